@@ -1,0 +1,59 @@
+# Every target sets itself up: only Python >= 3.11 and make are needed.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types imports unit process simulate test-system bench requirements clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
+
+$(VENV)/.runtime: requirements/runtime.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/runtime.txt
+	@echo "$(CURDIR)" > $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/p2pledger-checkout.pth
+	@printf '#!/bin/sh\nexec "$(CURDIR)/$(PY)" -m p2pledger "$$@"\n' > $(BIN)/p2pledger && chmod +x $(BIN)/p2pledger
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+demo: $(VENV)/.runtime  ## the main job: a real four-node network finalises real health transactions
+	@$(PY) -m p2pledger demo $(DEMO_ARGS)
+
+test: check  ## lint, types, imports and every test that needs only Python
+
+check: lint types imports unit simulate process
+
+lint: $(VENV)/.dev  ## ruff
+	$(BIN)/ruff check p2pledger tests bench
+	$(BIN)/ruff format --check p2pledger tests bench
+
+types: $(VENV)/.dev  ## mypy --strict
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev  ## the import floors of docs/architecture.md
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.dev  ## unit, interface, scenario, vector and network tests
+	$(PY) -m pytest -n $(WORKERS) -q tests -m "not process and not system" --ignore=tests/simulation
+
+simulate: $(VENV)/.dev  ## the short simulation campaign, with its counters of reached situations
+	$(PY) -m pytest -n $(WORKERS) -q tests/simulation
+
+process: $(VENV)/.dev  ## real node processes over TLS: kills, restarts, cut links
+	$(PY) -m pytest -q tests/node -m process
+
+test-system: $(VENV)/.dev  ## what needs Debian packages or root; installs them, fails rather than skips
+	bash tests/system/run
+
+requirements:  ## pin requirements/*.in with hashes and without host names (needs uv)
+	for f in runtime dev; do uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/$$f.in -o requirements/$$f.txt; done
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

@@ -1,0 +1,96 @@
+"""Blocks: a header that names everything, and the bodies of its batches.
+
+The header contains neither view nor proposer, so the same block may be prepared again in a later view.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from p2pledger.primitives import limits, merkle
+from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.crypto import Domain, tagged_hash
+from p2pledger.primitives.errors import InvalidInput
+from p2pledger.primitives.ids import (
+    BatchId,
+    BlockHash,
+    Bytes32,
+    ChainId,
+    Epoch,
+    Height,
+    Millis,
+    TransactionId,
+)
+
+PROTOCOL_VERSION = 1
+
+
+class StateRoot(Record, frozen=True):
+    """The root of the authenticated state tree after a checkpoint height was executed."""
+
+    height: Height
+    root: Bytes32
+
+
+class Header(Record, frozen=True):
+    """A block in full but for its bodies: its hash commits to all of it."""
+
+    version: int
+    chain: ChainId
+    epoch: Epoch
+    height: Height
+    parent: BlockHash
+    time_ms: Millis
+    validators_hash: Bytes32
+    next_validators_hash: Bytes32 | None
+    """At an epoch's last block only."""
+    parameters_hash: Bytes32
+    batches: tuple[BatchId, ...]
+    transaction_root: Bytes32
+    """RFC 9162 root over the transaction ids of all batches in order."""
+    executed_height: Height
+    effects_roots: tuple[Bytes32, ...]
+    """For each height after the parent's executed height up to `executed_height`."""
+    state_roots: tuple[StateRoot, ...]
+    """For the checkpoints among those heights."""
+
+    @property
+    def hash(self) -> BlockHash:
+        """SHA-256 over the purpose and the canonical header."""
+        return BlockHash(tagged_hash(Domain.BLOCK, encode(self)))
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.batches
+
+
+HEADER_BYTES_MAX = 64 * 1024
+"""1,000 batch ids are 34 KB; the rest is a few hundred bytes."""
+
+
+def parse_header(data: bytes) -> Header:
+    """The header whose canonical bytes are `data`; raises InvalidInput."""
+    header = decode(Header, data, HEADER_BYTES_MAX)
+    if len(header.batches) > limits.BLOCK_BATCHES_MAX:
+        raise InvalidInput(f"block of {len(header.batches)} batches, the limit is {limits.BLOCK_BATCHES_MAX}")
+    return header
+
+
+def transaction_root(ids: Sequence[TransactionId]) -> bytes:
+    """The RFC 9162 root over transaction ids in block order."""
+    return merkle.root(ids)
+
+
+def is_checkpoint(height: int, is_empty: bool, parent_is_empty: bool, interval: int) -> bool:
+    """Whether the state root after `height` must be put into a header.
+
+    Every `interval` heights, and at the first empty block after a block with transactions: the chain goes quiet.
+    """
+    return height % interval == 0 or (is_empty and not parent_is_empty)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A header with the bytes of its batches, in the header's order."""
+
+    header: Header
+    bodies: tuple[bytes, ...]

@@ -1,0 +1,61 @@
+"""Receipts: what became of a transaction, and how a light client proves it against one header.
+
+A receipt names the hash of its events, which travel beside it, so that personal parts can be pruned later.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from p2pledger.primitives import merkle
+from p2pledger.primitives.codec import Record, encode
+from p2pledger.primitives.crypto import sha256
+from p2pledger.primitives.errors import Code, ProofError
+from p2pledger.primitives.ids import U64, Bytes32, Height, TransactionId
+
+
+class Receipt(Record, frozen=True):
+    """The outcome of one transaction at its place in the chain."""
+
+    height: Height
+    index: U64
+    """Among the transactions of its block."""
+    transaction: TransactionId
+    code: int
+    """A `Code`: OK, or why it failed. A denied access is OK: the denial is in the events."""
+    events_hash: Bytes32
+
+
+class Executed(Record, frozen=True):
+    """A receipt with its events, as stored and as answered to clients."""
+
+    receipt: Receipt
+    events: tuple[bytes, ...]
+    """Canonical bytes of what contracts reported, in order."""
+
+
+def executed(height: Height, index: int, transaction: TransactionId, code: Code, events: Sequence[bytes]) -> Executed:
+    """A receipt whose hash of events is right by construction."""
+    kept = tuple(events)
+    return Executed(Receipt(height, index, transaction, int(code), sha256(encode(kept))), kept)
+
+
+def effects_leaves(receipts: Sequence[Receipt], writes: Mapping[bytes, bytes | None]) -> list[bytes]:
+    """Leaf hashes of a height's effects tree: its receipts in order, then its writes sorted by key."""
+    leaves = [merkle.leaf_hash(b"r" + encode(receipt)) for receipt in receipts]
+    leaves += [merkle.leaf_hash(b"w" + encode((key, writes[key]))) for key in sorted(writes)]
+    return leaves
+
+
+class ReceiptProof(Record, frozen=True):
+    """That a receipt is in the effects tree of its height."""
+
+    size: U64
+    """Leaves in that height's effects tree."""
+    path: tuple[Bytes32, ...]
+
+
+def effects_root_of(receipt: Receipt, proof: ReceiptProof) -> bytes:
+    """The effects root that this receipt and proof amount to; raises ProofError where they cannot fit."""
+    if receipt.index >= proof.size:
+        raise ProofError(f"receipt {receipt.index} of an effects tree with {proof.size} leaves")
+    leaf = merkle.leaf_hash(b"r" + encode(receipt))
+    return merkle.root_from_path(leaf, receipt.index, proof.size, proof.path)

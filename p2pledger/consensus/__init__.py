@@ -1,0 +1,1 @@
+"""The agreement protocol of docs/protocol.md as a pure state machine: events in, effects out."""

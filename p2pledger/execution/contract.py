@@ -1,0 +1,54 @@
+"""The seam between the ledger and its application: what a contract is told and what it answers.
+
+The application knows nothing of heights being agreed, stores or networks; the ledger knows nothing of health.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from p2pledger.chain.genesis import Founding
+from p2pledger.primitives.codec import Record
+from p2pledger.primitives.ids import AccountKey, ChainId, Height, Millis, TransactionId
+from p2pledger.state.view import StateView, Writes
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who calls, and where in the chain."""
+
+    chain: ChainId
+    height: Height
+    time_ms: Millis
+    """Block time."""
+    transaction: TransactionId
+    author: AccountKey
+    cosigners: tuple[AccountKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one operation changes and reports."""
+
+    writes: Mapping[bytes, bytes | None] = field(default_factory=dict)
+    events: Sequence[bytes] = ()
+    """Canonical bytes; nothing personal."""
+
+
+class Application(Protocol):
+    """The contracts of one ledger, deterministic and total."""
+
+    def genesis_writes(self, founding: Founding) -> Writes:
+        """The state at height 0."""
+
+    def decode(self, operations: bytes) -> Sequence[Record]:
+        """The operations of a transaction; raises Rejected(E_FORMAT, E_UNKNOWN_KIND, E_ALONE, E_TOO_LARGE)."""
+
+    def opens_account(self, operations: Sequence[Record], call: Call, state: StateView) -> bool:
+        """Whether a sender without an account may run exactly these operations, which register it."""
+
+    def may_send(self, author: AccountKey, state: StateView) -> bool:
+        """Whether this key belongs to an identity that is known and not suspended (admission asks)."""
+
+    def execute(self, operation: Any, call: Call, state: StateView) -> Outcome:
+        """Run one operation; raises Refused(code)."""

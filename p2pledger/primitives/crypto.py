@@ -1,0 +1,95 @@
+"""Ed25519 (RFC 8032, as libsodium accepts it) and SHA-256, always with the purpose in the signed bytes.
+
+libsodium's accepted set of signatures is the rule of the chain; no other verifier may judge inside it.
+Keys are made elsewhere: this part has no randomness.
+"""
+
+from enum import Enum
+from hashlib import sha256 as _sha256
+
+from nacl.bindings import (
+    crypto_core_ed25519_is_valid_point,
+    crypto_sign,
+    crypto_sign_open,
+    crypto_sign_seed_keypair,
+)
+from nacl.exceptions import BadSignatureError
+
+from p2pledger.primitives.ids import ChainId, Signature
+
+
+class Domain(Enum):
+    """What a signature or a hash is for; no bytes signed for one purpose are valid for another."""
+
+    GENESIS = b"p2pl/genesis/1"
+    CARD = b"p2pl/card/1"
+    BLOCK = b"p2pl/block/1"
+    PRE_PREPARE = b"p2pl/pre-prepare/1"
+    PREPARE = b"p2pl/prepare/1"
+    COMMIT = b"p2pl/commit/1"
+    VIEW_CHANGE = b"p2pl/view-change/1"
+    NEW_VIEW = b"p2pl/new-view/1"
+    BATCH = b"p2pl/batch/1"
+    RELAY = b"p2pl/relay/1"
+    CLIENT_HELLO = b"p2pl/client-hello/1"
+    ACCESS_POP = b"p2pl/access-pop/1"
+    IDENTITY_POP = b"p2pl/identity-pop/1"
+    LOG_LINE = b"p2pl/log-line/1"
+    ACTOR = b"p2pl/actor/1"
+    RECORD_COMMITMENT = b"p2pl/c1"
+    STATE_KEY = b"p2pl/state-key/1"
+
+
+def sha256(data: bytes) -> bytes:
+    """SHA-256 of `data`, 32 bytes."""
+    return _sha256(data).digest()
+
+
+def tagged_hash(domain: Domain, data: bytes) -> bytes:
+    """SHA-256 over the purpose, its length and `data`."""
+    tag = domain.value
+    return _sha256(bytes([len(tag)]) + tag + data).digest()
+
+
+def signed_bytes(domain: Domain, chain: ChainId, message: bytes) -> bytes:
+    """The exact bytes that an agreement signature covers: purpose ‖ chain ‖ message."""
+    tag = domain.value
+    return bytes([len(tag)]) + tag + chain + message
+
+
+class SigningKey:
+    """An Ed25519 key pair made from a 32-byte seed; its text form never shows the secret."""
+
+    __slots__ = ("_secret", "public")
+
+    def __init__(self, seed: bytes) -> None:
+        assert len(seed) == 32, "an Ed25519 seed has 32 bytes"
+        self.public, self._secret = crypto_sign_seed_keypair(seed)
+
+    def __repr__(self) -> str:
+        return f"SigningKey(public={self.public.hex()})"
+
+    def sign(self, message: bytes) -> Signature:
+        """The 64-byte detached signature over `message`; equal for equal input."""
+        return Signature(crypto_sign(message, self._secret)[:64])
+
+    @property
+    def seed(self) -> bytes:
+        """The 32 secret bytes, for the one who stores them."""
+        return self._secret[:32]
+
+
+def verify(public: bytes, message: bytes, signature: bytes) -> bool:
+    """Whether `signature` by `public` over `message` is one that libsodium accepts."""
+    if len(signature) != 64 or len(public) != 32:
+        return False
+    try:
+        crypto_sign_open(signature + message, public)
+    except (BadSignatureError, ValueError):
+        return False
+    return True
+
+
+def is_public_key(public: bytes) -> bool:
+    """Whether `public` is a canonical point of the prime-order group, as keys of members must be."""
+    return len(public) == 32 and bool(crypto_core_ed25519_is_valid_point(public))

@@ -1,0 +1,64 @@
+"""Every bound of the system with its reason; what has no limit is set by whoever attacks us.
+
+Limits that decide whether a block is valid are the same on every node and never configured locally.
+"""
+
+VALIDATORS_MAX = 50
+"""Certificates carry up to a quorum of 65-byte votes; 50 keeps one below 2.5 KB."""
+WINDOW_DEFAULT = 4
+"""Heights open above the last committed one (P2): enough to hide one round trip."""
+WINDOW_MAX = 8
+
+TRANSACTION_BYTES_MAX = 64 * 1024
+"""A consent with 16 exceptions and 64 operations fits many times over."""
+OPERATIONS_MAX = 64
+COSIGNERS_MAX = 16
+"""Guardians and founding organisations together; each one costs a verification."""
+NONCE_WINDOW = 1024
+"""Transactions one sender may have in flight, out of order."""
+EXPIRY_AHEAD_MS_MAX = 24 * 3600 * 1000
+"""A signed transaction can wait at most a day; replay protection need not remember for longer."""
+
+BATCH_TRANSACTIONS_MAX = 500
+BATCH_BYTES_MAX = 1024 * 1024
+BATCH_SEAL_TRANSACTIONS = 200
+BATCH_SEAL_MS = 10
+BLOCK_TRANSACTIONS_MAX = 5_000
+BLOCK_TRANSACTIONS_TARGET = 1_000
+BLOCK_BYTES_MAX = 2 * 1024 * 1024
+BLOCK_BATCHES_MAX = 1_000
+"""32 KB of batch ids in a header at most."""
+BLOCK_DELAY_MS = 50
+ORIGIN_WINDOW = 1024
+"""Batches one origin may have unordered; also the memory of which ones stood in the chain."""
+
+VIEWS_AHEAD_MAX = 8
+"""Votes are kept for at most this many views above our own (P23)."""
+
+STATE_KEY_BYTES_MAX = 256
+STATE_VALUE_BYTES_MAX = 64 * 1024
+"""LMDB keys must stay below 511 bytes; values that large would be records, which never enter the chain."""
+
+FRAME_BYTES_MAX = 4 * 1024 * 1024
+"""The largest frame: a range of blocks with bodies, twice BLOCK_BYTES_MAX."""
+VOTE_BYTES_MAX = 1024
+HANDSHAKE_BYTES_MAX = 4 * 1024
+HANDSHAKE_S_MAX = 5.0
+CLIENT_FRAME_BYTES_MAX = 1024 * 1024
+
+SYNC_RANGE_BLOCKS_MAX = 64
+SYNC_RANGE_BYTES_MAX = 2 * 1024 * 1024
+
+CHECKPOINT_INTERVAL = 100
+"""Heights between state roots; a busy chain hashes its changed keys this often."""
+DRIFT_MS_DEFAULT = 10_000
+HEARTBEAT_MS_DEFAULT = 60_000
+TIMEOUT_MS_DEFAULT = 1_000
+TIMEOUT_MS_CAP = 8_000
+TERM_HEIGHTS_DEFAULT = 10_000
+"""Committed heights after which a primary steps down (P24)."""
+
+MEMPOOL_TRANSACTIONS_MAX = 20_000
+MEMPOOL_BYTES_MAX = 32 * 1024 * 1024
+POOL_BATCH_BYTES_MAX = 64 * 1024 * 1024
+"""Unordered batches of all origins held in memory; beyond it new ones are refused, and pulled when ordered."""

@@ -1,0 +1,76 @@
+"""Merkle trees as in RFC 9162, section 2.1: roots, inclusion proofs and their verification.
+
+Leaves and inner nodes are hashed with different first bytes, so neither can stand for the other.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+
+from p2pledger.primitives.errors import ProofError
+
+EMPTY_ROOT = sha256(b"").digest()
+
+
+def leaf_hash(entry: bytes) -> bytes:
+    """SHA-256(0x00 ‖ entry)."""
+    return sha256(b"\x00" + entry).digest()
+
+
+def node_hash(left: bytes, right: bytes) -> bytes:
+    """SHA-256(0x01 ‖ left ‖ right)."""
+    return sha256(b"\x01" + left + right).digest()
+
+
+def root(entries: Sequence[bytes]) -> bytes:
+    """The Merkle tree hash of the entries in order; of none, the hash of nothing."""
+    return root_of_hashes([leaf_hash(entry) for entry in entries])
+
+
+def root_of_hashes(leaves: Sequence[bytes]) -> bytes:
+    """The root over leaf hashes. Level by level: an odd node at the end moves up unchanged (RFC 9162 2.1.1)."""
+    if not leaves:
+        return EMPTY_ROOT
+    level = list(leaves)
+    while len(level) > 1:
+        paired = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        if len(level) % 2:
+            paired.append(level[-1])
+        level = paired
+    return level[0]
+
+
+def inclusion_path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+    """The sibling hashes from leaf `index` up to the root (RFC 9162 2.1.3.1)."""
+    assert 0 <= index < len(leaves), f"leaf {index} of a tree of {len(leaves)}"
+    path = []
+    level = list(leaves)
+    while len(level) > 1:
+        sibling = index ^ 1
+        if sibling < len(level):
+            path.append(level[sibling])
+        paired = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+        if len(level) % 2:
+            paired.append(level[-1])
+        level, index = paired, index // 2
+    return tuple(path)
+
+
+def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
+    """The root that a leaf hash at `index` of `size` leaves has with this path (RFC 9162 2.1.3.2).
+
+    Raises ProofError where the path's length does not fit.
+    """
+    if not 0 <= index < size:
+        raise ProofError(f"leaf index {index} lies outside a tree of {size} leaves")
+    value, position, last = leaf, index, size - 1
+    steps = iter(path)
+    while last > 0:
+        if position % 2 == 1 or position < last:
+            sibling = next(steps, None)
+            if sibling is None:
+                raise ProofError(f"inclusion path of {len(path)} hashes is too short for {size} leaves")
+            value = node_hash(sibling, value) if position % 2 else node_hash(value, sibling)
+        position, last = position // 2, last // 2
+    if next(steps, None) is not None:
+        raise ProofError(f"inclusion path of {len(path)} hashes is too long for {size} leaves")
+    return value
