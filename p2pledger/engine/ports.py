@@ -10,10 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from p2pledger.chain.block import Header
 from p2pledger.chain.receipt import Executed
 from p2pledger.consensus.journal import CommittedRecord, JournalRecord
-from p2pledger.consensus.messages import Certificate
 from p2pledger.primitives.ids import BatchId, Height
 from p2pledger.state.view import StateView, Writes
 

@@ -1,0 +1,216 @@
+"""What clients ask a node on its client port, and what it answers. Every request has an id that its reply repeats."""
+
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta
+
+from p2pledger.chain.block import Header
+from p2pledger.chain.receipt import Executed
+from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
+from p2pledger.consensus.messages import Certificate
+from p2pledger.primitives import limits
+from p2pledger.primitives.codec import Record
+from p2pledger.primitives.ids import U64, AccountKey, Bytes16, Bytes32, ChainId, Height, Nonce, Signature, TransactionId
+from p2pledger.state.tree import StateProof
+
+# The handshake, once TLS with the server's pinned key stands.
+
+
+class Challenge(Record, frozen=True, tag=1):
+    """The server's first words."""
+
+    chain: ChainId
+    nonce: Bytes32
+
+
+class Hello(Record, frozen=True, tag=2):
+    """The client's answer, signed over (server's node key, server's nonce, client's nonce) with its account key."""
+
+    account: AccountKey
+    nonce: Bytes32
+    signature: Signature
+
+
+class Welcome(Record, frozen=True, tag=3):
+    """The client is who it says it is."""
+
+    role: str
+    """`patient`, `practitioner`, `organisation`, … or `stranger` for a key without an identity."""
+
+
+# Requests
+
+
+class Submit(Record, frozen=True, tag=10):
+    """Take in a signed transaction. Reply: Accepted, or Failure with the code of the rule it breaks."""
+
+    id: U64
+    transaction: Annotated[bytes, Meta(max_length=limits.TRANSACTION_BYTES_MAX)]
+
+
+class AwaitReceipt(Record, frozen=True, tag=11):
+    """The receipt of a sender's nonce, once durable; with `proven`, once a header proves it. Reply: ReceiptReply."""
+
+    id: U64
+    account: AccountKey
+    nonce: Nonce
+    proven: bool
+    timeout_ms: U64
+    """At most 60,000; then Failure(E_BUSY)."""
+
+
+class GetStatus(Record, frozen=True, tag=12):
+    id: U64
+
+
+class GetBlock(Record, frozen=True, tag=13):
+    """A committed block; height 0 means the tip. Reply: BlockReply or Failure(E_NOT_FOUND)."""
+
+    id: U64
+    height: Height
+
+
+class GetState(Record, frozen=True, tag=14):
+    """A value of the state with its proof at the last checkpoint; members only. Reply: StateReply."""
+
+    id: U64
+    key: Annotated[bytes, Meta(max_length=limits.STATE_KEY_BYTES_MAX)]
+
+
+class GetLog(Record, frozen=True, tag=15):
+    """A patient's access log, complete up to the last checkpoint. Reply: LogReply.
+
+    A patient gets only the log of its own pid, others Failure(E_ROLE); so do practitioners. Organisations see all.
+    """
+
+    id: U64
+    pid: Bytes16
+
+
+class GetAccount(Record, frozen=True, tag=16):
+    """The next free nonce of the asking key and its role. Reply: AccountReply."""
+
+    id: U64
+
+
+class GetConsents(Record, frozen=True, tag=17):
+    """The consents of a pid; same right as GetLog. Reply: ConsentsReply."""
+
+    id: U64
+    pid: Bytes16
+
+
+Request: TypeAlias = Submit | AwaitReceipt | GetStatus | GetBlock | GetState | GetLog | GetAccount | GetConsents
+
+
+# Replies
+
+
+class Failure(Record, frozen=True, tag=30):
+    """Refused: the code, and words that name the value and the rule (never personal data)."""
+
+    id: U64
+    code: int
+    detail: str
+
+
+class Accepted(Record, frozen=True, tag=31):
+    """Taken in; its receipt comes when the chain has decided."""
+
+    id: U64
+    transaction: TransactionId
+
+
+class ReceiptReply(Record, frozen=True, tag=32):
+    """The receipt; `evidence` is there when it was asked for as proven."""
+
+    id: U64
+    executed: Executed
+    evidence: ReceiptEvidence | None
+
+
+class ValidatorStatus(Record, frozen=True):
+    """One other validator as this node sees it."""
+
+    organisation: str
+    node: Bytes32
+    is_connected: bool
+    committed: Height
+
+
+class StatusReply(Record, frozen=True, tag=33):
+    """What `p2pledger status` shows."""
+
+    id: U64
+    chain: ChainId
+    version: str
+    node: Bytes32
+    is_ready: bool
+    epoch: U64
+    view: U64
+    is_active: bool
+    height: Height
+    executed: Height
+    block_time_ms: U64
+    primary: str
+    """Name of the organisation whose validator is primary."""
+    n: U64
+    f: U64
+    q: U64
+    pending_transactions: U64
+    view_changes: U64
+    peers: tuple[ValidatorStatus, ...]
+
+
+class BlockReply(Record, frozen=True, tag=34):
+    """A committed block; `certificate` is None where a descendant's certificate commits it."""
+
+    id: U64
+    header: Header
+    certificate: Certificate | None
+    receipts: tuple[Executed, ...]
+    transactions: U64
+
+
+class StateReply(Record, frozen=True, tag=35):
+    """`value` at the checkpoint that `anchor`'s first header carries the root of; None = proven absent."""
+
+    id: U64
+    height: Height
+    """Of the checkpoint."""
+    value: bytes | None
+    proof: StateProof
+    anchor: Anchor
+
+
+class LogReply(Record, frozen=True, tag=36):
+    """The lines of a pid's log up to a checkpoint, oldest first, with the proof of the log's head there."""
+
+    id: U64
+    pid: Bytes16
+    height: Height
+    lines: tuple[bytes, ...]
+    head: bytes | None
+    """The state value of the log's head; None with a proof of absence where no line was ever written."""
+    proof: StateProof
+    anchor: Anchor
+    newer: tuple[bytes, ...]
+    """Lines after the checkpoint: chained, not yet proven complete."""
+
+
+class AccountReply(Record, frozen=True, tag=37):
+    id: U64
+    role: str
+    next_nonce: Nonce
+    """One above the highest nonce used."""
+
+
+class ConsentsReply(Record, frozen=True, tag=38):
+    id: U64
+    consents: tuple[bytes, ...]
+    """Canonical bytes of the consents' state values."""
+
+
+Reply: TypeAlias = (
+    Failure | Accepted | ReceiptReply | StatusReply | BlockReply | StateReply | LogReply | AccountReply | ConsentsReply
+)
