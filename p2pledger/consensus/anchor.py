@@ -1,5 +1,6 @@
 """How somebody who holds only the genesis believes a header: a chain of headers that ends in a commit certificate."""
 
+from itertools import pairwise
 from typing import Annotated
 
 from msgspec import Meta
@@ -28,7 +29,7 @@ class Anchor(Record, frozen=True):
 def check_anchor(anchor: Anchor, chain: ChainId, validators: ValidatorSet) -> Header:
     """The first header, now known to be final; raises ProofError naming what does not hold."""
     headers = anchor.headers
-    for parent, child in zip(headers, headers[1:], strict=False):
+    for parent, child in pairwise(headers):
         if child.parent != parent.hash or child.height != parent.height + 1:
             raise ProofError(f"header {child.height} does not follow header {parent.height} of the proof")
     last = headers[-1]
