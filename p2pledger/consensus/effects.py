@@ -87,8 +87,6 @@ class CheckProposal:
     view: View
     header: Header
     parent: Header
-    is_certified: bool
-    """A quorum prepared it before: only its bodies and ancestors are needed (P3, last sentence)."""
 
 
 @dataclass(frozen=True, slots=True)
