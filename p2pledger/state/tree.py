@@ -1,7 +1,31 @@
-"""The authenticated state tree (see docs/state.md). Being written."""
+"""The authenticated state tree: one root for the whole state, proofs that a key is there, or is not.
 
+2^16 buckets by the first 16 bits of the hashed key, and a full binary tree of 16 levels above them. Hashing keys
+spreads them evenly, so a proof is one bucket and 16 siblings whatever the keys look like, and absence is shown by
+a complete bucket without the key. The tree holds no state: its records are kept by whoever keeps the state.
+
+Records: `b"b" ‖ bucket` is the bucket's sorted (key hash ‖ value hash) pairs; `b"n" ‖ level ‖ index` is a node, level
+0 being the buckets' hashes and level 16 the root. What is empty has no record. See docs/state.md.
+"""
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Annotated, TypeAlias
+
+from msgspec import Meta
+
+from p2pledger.primitives import merkle
 from p2pledger.primitives.codec import Record
+from p2pledger.primitives.crypto import Domain, sha256, tagged_hash
+from p2pledger.primitives.errors import ProofError
 from p2pledger.primitives.ids import Bytes32
+
+LEVELS = 16
+"""Of the binary tree; 2^16 buckets hold 150 keys each at ten million keys, a proof of 10 KB."""
+PAIR_BYTES = 64
+
+Read: TypeAlias = Callable[[bytes], bytes | None]
+"""Reads a record of the tree."""
 
 
 class StateProof(Record, frozen=True):
@@ -9,5 +33,138 @@ class StateProof(Record, frozen=True):
 
     leaves: tuple[tuple[Bytes32, Bytes32], ...]
     """(hash of key, hash of value) of every key in the bucket, ascending: it shows presence as well as absence."""
-    path: tuple[Bytes32, ...]
+    path: Annotated[tuple[Bytes32, ...], Meta(min_length=LEVELS, max_length=LEVELS)]
     """16 sibling hashes from the bucket up."""
+
+
+def _empty_hashes() -> tuple[bytes, ...]:
+    hashes = [merkle.EMPTY_ROOT]
+    for _ in range(LEVELS):
+        hashes.append(merkle.node_hash(hashes[-1], hashes[-1]))
+    return tuple(hashes)
+
+
+EMPTY = _empty_hashes()
+"""Per level, the hash of a node with nothing below it; EMPTY[16] is the root of the empty state."""
+
+
+def key_hash(key: bytes) -> bytes:
+    """Where a key stands in the tree; its first 16 bits are its bucket."""
+    return tagged_hash(Domain.STATE_KEY, key)
+
+
+def update(read: Read, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, dict[bytes, bytes | None]]:
+    """The root after `changes` (state key to new value, None deletes), and the records that change with it.
+
+    `read` sees the tree as it was; the caller stores the records together with the state.
+    """
+    writes: dict[bytes, bytes | None] = {}
+    hashes: dict[int, bytes] = {}
+    for bucket, pairs in sorted(_by_bucket(changes).items()):
+        old = read(_bucket_key(bucket)) or b""
+        new = _changed(old, pairs)
+        if new != old:
+            writes[_bucket_key(bucket)] = new or None
+            hashes[bucket] = merkle.root(_pairs(new))
+    for level in range(LEVELS + 1):
+        for index, value in hashes.items():
+            writes[_node_key(level, index)] = None if value == EMPTY[level] else value
+        if level < LEVELS:
+            hashes = _parents(read, level, hashes)
+    return hashes.get(0) or root(read), writes
+
+
+def _by_bucket(changes: Mapping[bytes, bytes | None]) -> dict[int, dict[bytes, bytes | None]]:
+    buckets: dict[int, dict[bytes, bytes | None]] = {}
+    for key, value in changes.items():
+        hashed = key_hash(key)
+        buckets.setdefault(_bucket_of(hashed), {})[hashed] = None if value is None else sha256(value)
+    return buckets
+
+
+def _changed(old: bytes, pairs: Mapping[bytes, bytes | None]) -> bytes:
+    """The bucket record after these pairs of hashes were set or removed."""
+    kept = {pair[:32]: pair[32:] for pair in _pairs(old)}
+    for hashed, value in pairs.items():
+        if value is None:
+            kept.pop(hashed, None)
+        else:
+            kept[hashed] = value
+    return b"".join(hashed + kept[hashed] for hashed in sorted(kept))
+
+
+def _parents(read: Read, level: int, hashes: Mapping[int, bytes]) -> dict[int, bytes]:
+    """The nodes one level up of the changed nodes at `level`."""
+
+    def child(index: int) -> bytes:
+        return hashes.get(index) or _node(read, level, index)
+
+    above = dict.fromkeys(index >> 1 for index in hashes)
+    return {index: merkle.node_hash(child(2 * index), child(2 * index + 1)) for index in above}
+
+
+def root(read: Read) -> bytes:
+    """The root of the stored tree."""
+    return _node(read, LEVELS, 0)
+
+
+def prove(read: Read, key: bytes) -> StateProof:
+    """The proof of what the stored tree says about a key, present or absent."""
+    index = _bucket_of(key_hash(key))
+    leaves = tuple((Bytes32(pair[:32]), Bytes32(pair[32:])) for pair in _pairs(read(_bucket_key(index)) or b""))
+    path = tuple(_node(read, level, (index >> level) ^ 1) for level in range(LEVELS))
+    return StateProof(leaves, path)
+
+
+def check_state_proof(proof: StateProof, key: bytes, value: bytes | None, root: bytes) -> None:
+    """Whether the state under `root` has `value` at `key`; None claims that it has no such key. Raises ProofError.
+
+    The way up is taken from the key's own hash, so the bucket of another key proves nothing about this one.
+    """
+    hashed = key_hash(key)
+    index = _bucket_of(hashed)
+    if len(proof.path) != LEVELS:
+        raise ProofError(f"state proof with a path of {len(proof.path)} hashes instead of {LEVELS}")
+    # One value has one proof: the order also excludes a key that stands in its bucket twice.
+    if any(left[0] >= right[0] for left, right in pairwise(proof.leaves)):
+        raise ProofError("the leaves of the state proof are not in strictly ascending order")
+    for leaf in proof.leaves:
+        if len(leaf[0]) != 32 or len(leaf[1]) != 32 or _bucket_of(leaf[0]) != index:
+            raise ProofError(f"a leaf of the state proof does not belong into bucket {index}")
+    if proof_root(proof, index) != root:
+        raise ProofError(f"the state proof does not lead to root {root.hex()}")
+    found = dict(proof.leaves).get(hashed)
+    wanted = None if value is None else sha256(value)
+    if found != wanted:
+        said = "is absent" if found is None else f"has a value with hash {found.hex()}"
+        claimed = "absence" if wanted is None else f"a value with hash {wanted.hex()}"
+        raise ProofError(f"the state proof shows that the key {said}, not {claimed}")
+
+
+def proof_root(proof: StateProof, index: int) -> bytes:
+    """The root that the proof's bucket has when it stands at `index`."""
+    value = merkle.root([hashed + digest for hashed, digest in proof.leaves])
+    for level, sibling in enumerate(proof.path):
+        is_right = (index >> level) & 1
+        value = merkle.node_hash(sibling, value) if is_right else merkle.node_hash(value, sibling)
+    return value
+
+
+def _bucket_of(hashed: bytes) -> int:
+    return int.from_bytes(hashed[:2], "big")
+
+
+def _bucket_key(bucket: int) -> bytes:
+    return b"b" + bucket.to_bytes(2, "big")
+
+
+def _node_key(level: int, index: int) -> bytes:
+    return b"n" + bytes([level]) + index.to_bytes(2, "big")
+
+
+def _node(read: Read, level: int, index: int) -> bytes:
+    return read(_node_key(level, index)) or EMPTY[level]
+
+
+def _pairs(record: bytes) -> list[bytes]:
+    return [record[i : i + PAIR_BYTES] for i in range(0, len(record), PAIR_BYTES)]

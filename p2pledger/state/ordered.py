@@ -1,0 +1,97 @@
+"""A dict whose keys can be listed in order by prefix: what an overlay layer and the memory store are made of.
+
+Most layers are written far more often than they are scanned, so order is made when a scan asks for it: new
+keys wait in a list and are merged then. Python's sort finds the two sorted runs and merges them in linear time.
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
+
+V = TypeVar("V")
+
+_INSERT_MAX = 16
+"""Up to this many new keys are inserted one by one; more are merged by one sort."""
+
+
+def prefix_end(prefix: bytes) -> bytes | None:
+    """The smallest key above every key with this prefix; None where there is none (b"", b"\\xff...")."""
+    kept = prefix.rstrip(b"\xff")
+    if not kept:
+        return None
+    return kept[:-1] + bytes([kept[-1] + 1])
+
+
+class OrderedMap(Generic[V]):
+    """Keys to values, with ranges by prefix in ascending order."""
+
+    __slots__ = ("_fresh", "_keys", "_values")
+
+    def __init__(self, values: Mapping[bytes, V] | None = None) -> None:
+        self._values: dict[bytes, V] = dict(values or {})
+        self._fresh: list[bytes] = []
+        """Keys that stand in `_values` and not yet in `_keys`."""
+        self._keys: list[bytes] | None = None
+        """In order; None after a deletion."""
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._values
+
+    def get(self, key: bytes) -> V | None:
+        """The value, or None."""
+        return self._values.get(key)
+
+    def put(self, key: bytes, value: V) -> None:
+        """Set a value."""
+        if key not in self._values and self._keys is not None:
+            self._fresh.append(key)
+        self._values[key] = value
+
+    def discard(self, key: bytes) -> None:
+        """Remove a key if it is there."""
+        if key in self._values:
+            del self._values[key]
+            self._keys = None
+
+    def copy(self) -> "OrderedMap[V]":
+        """An independent map with the same content."""
+        other: OrderedMap[V] = OrderedMap(self._values)
+        if self._keys is not None:
+            other._keys = self._ordered().copy()
+        return other
+
+    def as_dict(self) -> dict[bytes, V]:
+        """An independent dict with the same content, in the order of first writing."""
+        return dict(self._values)
+
+    def range(self, prefix: bytes, start: bytes = b"") -> list[tuple[bytes, V]]:
+        """(key, value) of the keys that begin with `prefix`, from `prefix + start` on, ascending, as they are now."""
+        keys = self._ordered()
+        end = prefix_end(prefix)
+        first = bisect_left(keys, prefix + start)
+        last = len(keys) if end is None else bisect_left(keys, end)
+        return [(key, self._values[key]) for key in keys[first:last]]
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, V]]:
+        """As `range`, one by one; the map must not change meanwhile."""
+        keys = self._ordered()
+        for position in range(bisect_left(keys, prefix + start), len(keys)):
+            key = keys[position]
+            if not key.startswith(prefix):
+                return
+            yield key, self._values[key]
+
+    def _ordered(self) -> list[bytes]:
+        if self._keys is None:
+            self._keys = sorted(self._values)
+        elif len(self._fresh) <= _INSERT_MAX:
+            for key in self._fresh:
+                insort(self._keys, key)
+        else:
+            self._keys += self._fresh
+            self._keys.sort()
+        self._fresh.clear()
+        return self._keys
