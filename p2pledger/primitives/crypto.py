@@ -79,8 +79,28 @@ class SigningKey:
         return self._secret[:32]
 
 
+_memory: dict[tuple[bytes, bytes, bytes], bool] | None = None
+
+
+def remember_verifications() -> None:
+    """Keep every verdict of `verify` from now on: for simulations, where n nodes in one process check the same bytes."""
+    global _memory  # noqa: PLW0603
+    _memory = {}
+
+
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
     """Whether `signature` by `public` over `message` is one that libsodium accepts."""
+    if _memory is None:
+        return _verify(public, message, signature)
+    key = (public, message, signature)
+    if key not in _memory:
+        if len(_memory) > 100_000:
+            _memory.clear()
+        _memory[key] = _verify(public, message, signature)
+    return _memory[key]
+
+
+def _verify(public: bytes, message: bytes, signature: bytes) -> bool:
     if len(signature) != 64 or len(public) != 32:
         return False
     try:

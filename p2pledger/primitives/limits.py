@@ -62,3 +62,8 @@ MEMPOOL_TRANSACTIONS_MAX = 20_000
 MEMPOOL_BYTES_MAX = 32 * 1024 * 1024
 POOL_BATCH_BYTES_MAX = 64 * 1024 * 1024
 """Unordered batches of all origins held in memory; beyond it new ones are refused, and pulled when ordered."""
+
+CONSENTS_PER_PATIENT_MAX = 256
+"""A request that names no consent is judged by all of them: at most a millisecond of every node's time."""
+BREAK_GLASS_RECORDS_MAX = 256
+"""An emergency needs a chart, not an archive."""

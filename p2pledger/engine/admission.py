@@ -1,0 +1,55 @@
+"""The door for clients: what is refused before it costs anybody else anything.
+
+Cheap rules first; signatures are checked by the driver between `precheck` and `admit`, off the engine's thread.
+"""
+
+from p2pledger.chain.genesis import Founding
+from p2pledger.chain.transaction import Transaction
+from p2pledger.engine.events import Now
+from p2pledger.engine.executor import Executor
+from p2pledger.execution import keys
+from p2pledger.execution.contract import Application, Call
+from p2pledger.mempool import Mempool
+from p2pledger.primitives import limits
+from p2pledger.primitives.errors import Code, Rejected
+from p2pledger.primitives.ids import Height, Millis
+
+
+class Admission:
+    """Judges submissions against the current state and keeps what it lets in."""
+
+    def __init__(self, founding: Founding, application: Application, executor: Executor) -> None:
+        self._chain = founding.chain
+        self._drift_ms = founding.parameters.drift_ms
+        self._application = application
+        self._executor = executor
+        self.mempool = Mempool()
+
+    def precheck(self, transaction: Transaction, now: Now) -> None:
+        """Everything but the signatures and the room; raises Rejected."""
+        body = transaction.body
+        if body.chain != self._chain:
+            raise Rejected(Code.E_CHAIN, f"transaction is for chain {body.chain.hex()}, this is {self._chain.hex()}")
+        if body.expires_ms < now.wall_ms:
+            raise Rejected(Code.E_TX_EXPIRED, f"transaction expired at {body.expires_ms}, it is {now.wall_ms}")
+        latest = now.wall_ms + limits.EXPIRY_AHEAD_MS_MAX
+        if body.expires_ms > latest:
+            raise Rejected(Code.E_TX_EXPIRED, f"expiry {body.expires_ms} is more than a day ahead of {now.wall_ms}")
+        operations = self._application.decode(transaction.envelope.operations)
+        state = self._executor.state
+        number = keys.account_number(body.sender, state)
+        if number is None:
+            height = Height(self._executor.executed + 1)
+            call = Call(self._chain, height, Millis(now.wall_ms), transaction.id, body.sender, body.cosigners)
+            if not self._application.opens_account(operations, call, state):
+                raise Rejected(Code.E_UNKNOWN_SENDER, f"key {body.sender.hex()} has no account on this chain")
+            return
+        if keys.window_at(keys.nonces(number), state).use(body.nonce) is None:
+            raise Rejected(Code.E_NONCE, f"nonce {body.nonce} is used or outside the window of this sender")
+        if not self._application.may_send(body.sender, state):
+            raise Rejected(Code.E_SUSPENDED, f"the identity of key {body.sender.hex()} is suspended")
+
+    def admit(self, transaction: Transaction, now: Now) -> None:
+        """Take in a transaction whose signatures hold; raises Rejected."""
+        self.precheck(transaction, now)
+        self.mempool.add(transaction, now.monotonic_ms)

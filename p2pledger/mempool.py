@@ -1,0 +1,80 @@
+"""Transactions that this node took in and has not sealed into a batch yet, bounded in number and bytes."""
+
+from collections import deque
+
+from p2pledger.chain.transaction import Transaction
+from p2pledger.primitives import limits
+from p2pledger.primitives.errors import Code, Rejected
+from p2pledger.primitives.ids import AccountKey, Nonce, TransactionId
+
+
+class Mempool:
+    """First in, first sealed. What was sealed stays remembered until the chain has decided it."""
+
+    def __init__(
+        self,
+        transactions_max: int = limits.MEMPOOL_TRANSACTIONS_MAX,
+        bytes_max: int = limits.MEMPOOL_BYTES_MAX,
+    ) -> None:
+        self._transactions_max = transactions_max
+        self._bytes_max = bytes_max
+        self._waiting: deque[Transaction] = deque()
+        self._taken: dict[tuple[AccountKey, Nonce], TransactionId] = {}
+        """Waiting or sealed here, not yet decided."""
+        self._bytes = 0
+        self._undecided_max = 4 * transactions_max
+        self.oldest_ms = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def bytes_waiting(self) -> int:
+        return self._bytes
+
+    def add(self, transaction: Transaction, now_ms: int) -> bool:
+        """Take in a checked transaction; False if this very one is here already.
+
+        Raises Rejected: E_BUSY when full, E_NONCE when another transaction of this sender has its nonce.
+        """
+        body = transaction.body
+        key = (body.sender, body.nonce)
+        known = self._taken.get(key)
+        if known == transaction.id:
+            return False
+        if known is not None:
+            raise Rejected(
+                Code.E_NONCE, f"nonce {body.nonce} is taken by transaction {known.hex()}, which is not decided yet"
+            )
+        if len(self._waiting) >= self._transactions_max or self._bytes + len(transaction.data) > self._bytes_max:
+            raise Rejected(Code.E_BUSY, f"{len(self._waiting)} transactions wait already; try again later")
+        if len(self._taken) >= self._undecided_max:
+            raise Rejected(Code.E_BUSY, f"{len(self._taken)} transactions are undecided; try again later")
+        if not self._waiting:
+            self.oldest_ms = now_ms
+        self._waiting.append(transaction)
+        self._taken[key] = transaction.id
+        self._bytes += len(transaction.data)
+        return True
+
+    def take(self, count_max: int) -> list[Transaction]:
+        """The next transactions for one batch, within its limits."""
+        taken: list[Transaction] = []
+        size = 0
+        while self._waiting and len(taken) < count_max:
+            size += len(self._waiting[0].data) + 5
+            if taken and size > limits.BATCH_BYTES_MAX - 1024:
+                break
+            transaction = self._waiting.popleft()
+            self._bytes -= len(transaction.data)
+            taken.append(transaction)
+        return taken
+
+    def decided(self, sender: AccountKey, nonce: Nonce) -> None:
+        """The chain has decided this nonce: the sender may use its memory for another."""
+        self._taken.pop((sender, nonce), None)
+
+    def forget(self, transactions: list[Transaction]) -> None:
+        """A sealed batch will never be ordered; its transactions may be handed in again."""
+        for transaction in transactions:
+            self._taken.pop((transaction.body.sender, transaction.body.nonce), None)
