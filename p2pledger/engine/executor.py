@@ -66,13 +66,7 @@ class Executor:
     def state(self) -> StateView:
         return self._overlay
 
-    def genesis_flush(self) -> StateFlush:
-        """The first flush of a new store: the state at height 0."""
-        writes = self._application.genesis_writes(self._founding)
-        _, tree_writes = tree.update(lambda key: None, writes)
-        return StateFlush(Height(0), dict(writes), (), (), tree_writes, ())
-
-    def recover(self, tip: Height) -> list[StateFlush]:
+    def recover(self, tip: Height) -> None:
         """Execute again what the ledger holds above the state store. Nothing is answered or sent.
 
         Raises Divergence if the chain's roots are not ours (P22), StoreError if the stores do not fit together.
@@ -84,7 +78,6 @@ class Executor:
         if base > 0:
             self.last = self._header(base)
             self._recall_roots(base)
-        flushes: list[StateFlush] = []
         for height in range(base + 1, tip + 1):
             record = self._ledger.block(Height(height))
             if record is None:
@@ -94,7 +87,6 @@ class Executor:
             if flush is not None:
                 self._store.flush(flush)
                 self.flushed(flush.height)
-        return flushes
 
     def _body(self, key: bytes) -> bytes:
         body = self._ledger.body(key)  # type: ignore[arg-type]
@@ -267,6 +259,13 @@ class Executor:
 
     def close(self) -> None:
         self._snapshot.close()
+
+
+def genesis_flush(application: Application, founding: Founding) -> StateFlush:
+    """The first flush of a new state store: the state at height 0."""
+    writes = application.genesis_writes(founding)
+    _, tree_writes = tree.update(lambda key: None, writes)
+    return StateFlush(Height(0), dict(writes), (), (), tree_writes, ())
 
 
 def _root_key(height: int) -> bytes:

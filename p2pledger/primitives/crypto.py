@@ -83,7 +83,7 @@ _memory: dict[tuple[bytes, bytes, bytes], bool] | None = None
 
 
 def remember_verifications() -> None:
-    """Keep every verdict of `verify` from now on: for simulations, where n nodes in one process check the same bytes."""
+    """Keep every verdict of `verify` from now on: in a simulation n nodes check the same bytes."""
     global _memory  # noqa: PLW0603
     _memory = {}
 

@@ -1,0 +1,68 @@
+"""The smallest application: registers of bytes. Simulations of agreement need no more."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from p2pledger.chain.genesis import Founding
+from p2pledger.execution import keys
+from p2pledger.execution.contract import Call, Outcome
+from p2pledger.primitives import limits
+from p2pledger.primitives.codec import Record, decode
+from p2pledger.primitives.errors import Code, InvalidInput, Refused, Rejected
+from p2pledger.primitives.ids import AccountKey
+from p2pledger.state.view import StateView, Writes
+
+_PREFIX = b"\x7f"
+
+
+class Put(Record, frozen=True, tag=1):
+    """Set a register. Value `refuse` is refused, so that failing transactions occur too."""
+
+    key: Annotated[bytes, Meta(max_length=32)]
+    value: Annotated[bytes, Meta(max_length=256)]
+
+
+class RegisterApplication:
+    """Founding members' accounts may set registers."""
+
+    def genesis_writes(self, founding: Founding) -> Writes:
+        """Accounts of the founding members, numbered from 1."""
+        writes: dict[bytes, bytes | None] = {}
+        state = _Written(writes)
+        for card in founding.genesis.cards:
+            writes.update(keys.open_account(card.account, state))
+        return writes
+
+    def decode(self, operations: bytes) -> Sequence[Record]:
+        """The Puts of a transaction; raises Rejected(E_FORMAT)."""
+        try:
+            return decode(tuple[Put, ...], operations, limits.TRANSACTION_BYTES_MAX)
+        except InvalidInput as error:
+            raise Rejected(Code.E_FORMAT, str(error)) from error
+
+    def opens_account(self, operations: Sequence[Record], call: Call, state: StateView) -> bool:
+        return False
+
+    def may_send(self, author: AccountKey, state: StateView) -> bool:
+        return True
+
+    def execute(self, operation: Any, call: Call, state: StateView) -> Outcome:
+        assert isinstance(operation, Put)
+        if operation.value == b"refuse":
+            raise Refused(Code.E_STATE)
+        return Outcome({_PREFIX + operation.key: operation.value}, (operation.key,))
+
+
+class _Written:
+    """Writes under construction, read as a state."""
+
+    def __init__(self, writes: dict[bytes, bytes | None]) -> None:
+        self._writes = writes
+
+    def get(self, key: bytes) -> bytes | None:
+        return self._writes.get(key)
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Any:
+        raise AssertionError("genesis scans nothing")
