@@ -67,3 +67,12 @@ CONSENTS_PER_PATIENT_MAX = 256
 """A request that names no consent is judged by all of them: at most a millisecond of every node's time."""
 BREAK_GLASS_RECORDS_MAX = 256
 """An emergency needs a chart, not an archive."""
+
+FHIR_FILE_BYTES_MAX = 64 * 1024 * 1024
+"""A bundle or NDJSON file is held in memory while it is taken in; a hundred times the sample bundles."""
+FHIR_ENTRIES_MAX = 10_000
+"""Records in one file: their Merkle leaves and their manifest are made at once."""
+FHIR_RESOURCE_BYTES_MAX = 16 * 1024 * 1024
+"""One resource; a scanned document inside a Binary fits, an imaging study belongs beside the record."""
+FHIR_DEPTH_MAX = 64
+"""Nested objects and arrays; FHIR resources stay below 20, and Python's parser must never reach its own limit."""

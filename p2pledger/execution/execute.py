@@ -1,0 +1,189 @@
+"""Running a committed block: the same writes and receipts, byte for byte, on every node.
+
+Transactions run one after the other, each on what the ones before it left. What a transaction may do is the
+application's business; whether it may run at all, and that it runs once, is decided here. Nothing here trusts
+that admission has checked anything but the signatures: whoever proposes can put any signed bytes into a batch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from p2pledger.chain.batch import Batch
+from p2pledger.chain.block import Header
+from p2pledger.chain.receipt import Executed, effects_leaves, executed
+from p2pledger.chain.transaction import Transaction
+from p2pledger.execution import keys
+from p2pledger.execution.contract import Application, Call
+from p2pledger.execution.windows import EMPTY, Window
+from p2pledger.primitives import limits, merkle
+from p2pledger.primitives.errors import Code, Refused, Rejected
+from p2pledger.primitives.ids import ChainId, TransactionId
+from p2pledger.state.overlay import Overlay
+from p2pledger.state.view import StateView, Writes
+
+NOT_INDEXED = (0, 0)
+"""The receipt key of a transaction that used no nonce of any account."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockEffects:
+    """All that a block changed and reported."""
+
+    receipts: list[Executed]
+    """In block order; a duplicate has none, so there may be fewer than transactions."""
+    receipt_keys: list[tuple[int, int]]
+    """(account number, nonce) of each receipt; (0, 0) where no nonce was used."""
+    writes: dict[bytes, bytes | None]
+    leaves: list[bytes]
+    """Leaf hashes of the effects tree."""
+    root: bytes
+    alarms: list[str]
+    """Contracts that broke their own promises; for a log and a metric, never for the chain."""
+
+
+def execute_block(
+    application: Application,
+    chain: ChainId,
+    header: Header,
+    batches: Sequence[tuple[Batch, Sequence[Transaction]]],
+    state: StateView,
+) -> BlockEffects:
+    """What this block does to `state`, which is left as it is.
+
+    MemoryError, RecursionError and OSError of a contract come through: they may differ between machines, so the
+    node stops rather than write down a result that others do not have.
+    """
+    run = _Run(application, chain, header, Overlay(state))
+    for batch, transactions in batches:
+        run.use_sequence(batch)
+        for transaction in transactions:
+            run.execute(transaction)
+    return run.effects()
+
+
+@dataclass(slots=True)
+class _Run:
+    application: Application
+    chain: ChainId
+    header: Header
+    state: Overlay
+    receipts: list[Executed] = field(default_factory=list)
+    receipt_keys: list[tuple[int, int]] = field(default_factory=list)
+    alarms: list[str] = field(default_factory=list)
+
+    def use_sequence(self, batch: Batch) -> None:
+        """Note that this batch stands in the chain; proposals with it twice were refused before PREPARE."""
+        key = keys.origin(batch.origin)
+        window = keys.window_at(key, self.state).use(batch.sequence)
+        assert window is not None, f"batch {batch.sequence} of {batch.origin.hex()} stands in the chain twice"
+        self.state.apply({key: window.encode()})
+
+    def execute(self, transaction: Transaction) -> None:
+        """Run one transaction and write its receipt."""
+        body = transaction.body
+        assert body.chain == self.chain, f"transaction {transaction.id.hex()} is for another chain"
+        number = keys.account_number(body.sender, self.state)
+        if number is None:
+            self._execute_of_stranger(transaction)
+            return
+        key = keys.nonces(number)
+        window = keys.window_at(key, self.state)
+        if window.is_used(body.nonce):
+            return  # the first receipt stays the only one
+        used = window.use(body.nonce)
+        if used is None:
+            self._receipt(transaction.id, Code.E_NONCE, (), NOT_INDEXED)
+            return
+        self.state.apply({key: used.encode()})  # failing consumes the nonce too
+        code, writes, events = self._outcome(transaction)
+        self.state.apply(writes)
+        self._receipt(transaction.id, code, events, (number, body.nonce))
+
+    def _execute_of_stranger(self, transaction: Transaction) -> None:
+        """A sender without an account may only register itself, and leaves no trace unless it succeeds.
+
+        So a failed registration uses no nonce; the same transaction may be ordered again until it expires.
+        """
+        body = transaction.body
+        window = EMPTY.use(body.nonce)
+        if window is None:
+            self._receipt(transaction.id, Code.E_NONCE, (), NOT_INDEXED)
+            return
+        code, writes, events = self._outcome(transaction, is_stranger=True)
+        if code != Code.OK:
+            self._receipt(transaction.id, code, (), NOT_INDEXED)
+            return
+        self.state.apply(writes)
+        number = self._open_account(transaction, window)
+        self._receipt(transaction.id, code, events, (number, body.nonce))
+
+    def _open_account(self, transaction: Transaction, window: Window) -> int:
+        sender = transaction.body.sender
+        if keys.account_number(sender, self.state) is None:
+            self.state.apply(keys.open_account(sender, self.state))
+        number = keys.account_number(sender, self.state)
+        assert number is not None
+        self.state.apply({keys.nonces(number): window.encode()})
+        return number
+
+    def _outcome(self, transaction: Transaction, is_stranger: bool = False) -> tuple[Code, Writes, Sequence[bytes]]:
+        """Code, writes and events; neither of them unless the code is OK."""
+        if not self._is_in_time(transaction):
+            return Code.E_TX_EXPIRED, {}, ()
+        try:
+            writes, events = self._operate(transaction, is_stranger)
+        except (Refused, Rejected) as refusal:
+            return refusal.code, {}, ()
+        except (MemoryError, RecursionError, OSError):
+            raise
+        except Exception as error:  # a contract must not stop the chain; every node gets the same receipt
+            self.alarms.append(
+                f"height {self.header.height} transaction {transaction.id.hex()}: {type(error).__name__}: {error}"
+            )
+            return Code.E_INTERNAL, {}, ()
+        return Code.OK, writes, events
+
+    def _is_in_time(self, transaction: Transaction) -> bool:
+        """Beyond a day ahead would ask replay protection to remember for longer than it does."""
+        now = self.header.time_ms
+        return now <= transaction.body.expires_ms <= now + limits.EXPIRY_AHEAD_MS_MAX
+
+    def _operate(self, transaction: Transaction, is_stranger: bool) -> tuple[Writes, list[bytes]]:
+        operations = self.application.decode(transaction.envelope.operations)
+        call = self._call(transaction)
+        if is_stranger and not self.application.opens_account(operations, call, self.state):
+            raise Refused(Code.E_UNKNOWN_SENDER)
+        attempt = Overlay(self.state)
+        events: list[bytes] = []
+        for operation in operations:
+            outcome = self.application.execute(operation, call, attempt)
+            _check_writes(outcome.writes)
+            attempt.apply(outcome.writes)
+            events += outcome.events
+        return attempt.freeze(), events
+
+    def _call(self, transaction: Transaction) -> Call:
+        body, header = transaction.body, self.header
+        return Call(self.chain, header.height, header.time_ms, transaction.id, body.sender, body.cosigners)
+
+    def _receipt(self, transaction: TransactionId, code: Code, events: Sequence[bytes], key: tuple[int, int]) -> None:
+        self.receipts.append(executed(self.header.height, len(self.receipts), transaction, code, events))
+        self.receipt_keys.append(key)
+
+    def effects(self) -> BlockEffects:
+        """Everything, with its root."""
+        writes = dict(self.state.freeze())
+        leaves = effects_leaves([done.receipt for done in self.receipts], writes)
+        root = merkle.root_of_hashes(leaves)
+        return BlockEffects(self.receipts, self.receipt_keys, writes, leaves, root, self.alarms)
+
+
+def _check_writes(writes: Writes) -> None:
+    for key, value in writes.items():
+        assert 0 < len(key) <= limits.STATE_KEY_BYTES_MAX, f"a contract wrote a key of {len(key)} bytes"
+        assert value is None or len(value) <= limits.STATE_VALUE_BYTES_MAX, (
+            f"a contract wrote a value of {len(value)} bytes"
+        )
+        assert key[0] >= keys.APPLICATION_FIRST or key[:1] in (keys.ACCOUNT, keys.NEXT_ACCOUNT), (
+            f"a contract wrote the ledger's own key {key.hex()}"
+        )

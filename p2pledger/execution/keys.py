@@ -1,0 +1,68 @@
+"""Where the ledger itself keeps its state: one prefix byte a kind. The application's prefixes begin at 0x10.
+
+| prefix | key                     | value                                    |
+|--------|-------------------------|------------------------------------------|
+| 0x01   | account key (32)        | its number, a u32 from 1, never reused   |
+| 0x02   | account number (4, BE)  | its nonce window                         |
+| 0x03   | node id (32)            | the window of that origin's batches      |
+| 0x04   | –                       | the next free account number             |
+
+Numbers stand for keys in indexes because they are short and arrive in order.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from p2pledger.execution.windows import EMPTY, Window
+from p2pledger.primitives.codec import decode, encode
+from p2pledger.primitives.ids import AccountKey, NodeId
+from p2pledger.state.view import StateView
+
+ACCOUNT = b"\x01"
+NONCES = b"\x02"
+ORIGIN = b"\x03"
+NEXT_ACCOUNT = b"\x04"
+APPLICATION_FIRST = 0x10
+"""The ledger keeps the prefixes below this one to itself."""
+
+AccountNumber = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+
+
+def account(key: AccountKey) -> bytes:
+    """Where the number of an account stands."""
+    return ACCOUNT + key
+
+
+def nonces(number: int) -> bytes:
+    """Where the nonce window of an account stands."""
+    return NONCES + number.to_bytes(4, "big")
+
+
+def origin(node: NodeId) -> bytes:
+    """Where the window of an origin's batch sequences stands."""
+    return ORIGIN + node
+
+
+def account_number(key: AccountKey, state: StateView) -> int | None:
+    """The number of an account, or None for a stranger."""
+    data = state.get(account(key))
+    return None if data is None else _number(data)
+
+
+def window_at(key: bytes, state: StateView) -> Window:
+    """The window that stands at `key`; an empty one where nothing was used yet."""
+    data = state.get(key)
+    return EMPTY if data is None else Window.decode(data)
+
+
+def open_account(key: AccountKey, state: StateView) -> dict[bytes, bytes | None]:
+    """The writes that give `key` the next number; asserts that it has none."""
+    assert state.get(account(key)) is None, f"account {key.hex()} exists"
+    data = state.get(NEXT_ACCOUNT)
+    number = 1 if data is None else _number(data)
+    return {account(key): encode(number), NEXT_ACCOUNT: encode(number + 1)}
+
+
+def _number(data: bytes) -> int:
+    return decode(AccountNumber, data, 5)

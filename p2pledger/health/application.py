@@ -1,0 +1,83 @@
+"""The health layer as the ledger sees it: one contract a kind of operation."""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from p2pledger.chain.genesis import Founding
+from p2pledger.execution.contract import Application, Call, Outcome
+from p2pledger.health import access, consent, directory, keys, records
+from p2pledger.health.operations import (
+    AccessRequest,
+    ConsentGrant,
+    ConsentRevoke,
+    CredentialIssue,
+    CredentialRevoke,
+    IdentityRegister,
+    IdentityResume,
+    IdentitySuspend,
+    KeyRotate,
+    Operation,
+    OrganisationRegister,
+    RecordBatch,
+    decode_operations,
+)
+from p2pledger.primitives.codec import Record, encode
+from p2pledger.primitives.ids import AccountKey
+from p2pledger.state.view import StateView, Writes
+
+
+class HealthApplication(Application):
+    """Consent, access, records and the directory behind them."""
+
+    def genesis_writes(self, founding: Founding) -> Writes:
+        """The founding organisations, their accounts and the default policy."""
+        policy = encode(founding.parameters.default_policy)
+        return {**directory.founding_writes(founding), keys.DEFAULT_POLICY: policy}
+
+    def decode(self, operations: bytes) -> Sequence[Record]:
+        """The operations of a transaction; raises Rejected(E_FORMAT, E_UNKNOWN_KIND, E_ALONE, E_TOO_LARGE)."""
+        return decode_operations(operations)
+
+    def opens_account(self, operations: Sequence[Record], call: Call, state: StateView) -> bool:
+        """Whether the first operation registers the sender itself, and its organisation has signed.
+
+        Others may follow it in the same transaction. Without the signature of a member anybody could make the
+        chain carry failed registrations.
+        """
+        first = operations[0] if operations else None
+        return (
+            isinstance(first, IdentityRegister)
+            and first.key == call.author
+            and directory.has_sponsor(first, call, state)
+        )
+
+    def may_send(self, author: AccountKey, state: StateView) -> bool:
+        """Whether this key belongs to an active organisation or an identity that is not suspended."""
+        return directory.may_act(author, state)
+
+    def execute(self, operation: Operation, call: Call, state: StateView) -> Outcome:
+        """Run one operation; raises Refused(code)."""
+        match operation:
+            case OrganisationRegister():
+                return directory.register_organisation(operation, call, state)
+            case IdentityRegister():
+                return directory.register_identity(operation, call, state)
+            case KeyRotate():
+                return directory.rotate_key(operation, call, state)
+            case IdentitySuspend():
+                return directory.suspend(operation, call, state)
+            case IdentityResume():
+                return directory.resume(operation, call, state)
+            case CredentialIssue():
+                return directory.issue_credential(operation, call, state)
+            case CredentialRevoke():
+                return directory.revoke_credential(operation, call, state)
+            case RecordBatch():
+                return records.record_batch(operation, call, state)
+            case ConsentGrant():
+                return consent.grant(operation, call, state)
+            case ConsentRevoke():
+                return consent.revoke(operation, call, state)
+            case AccessRequest():
+                return access.request_access(operation, call, state)
+        assert_never(operation)

@@ -1,0 +1,112 @@
+"""Where the health layer keeps its state: one prefix byte a kind, all from 0x10 on (the ledger's own are below).
+
+| prefix | key                               | value                                             |
+|--------|-----------------------------------|---------------------------------------------------|
+| 0x10   | organisation (16)                 | Organisation                                      |
+| 0x11   | SHA-256 of an organisation's name | its id                                            |
+| 0x12   | account key (32)                  | KeyOwner: whose key it is or was                  |
+| 0x13   | did (16)                          | Identity                                          |
+| 0x14   | did (16) ‖ role, filled to 16     | Credential                                        |
+| 0x15   | –                                 | default policy of the chain                       |
+| 0x20   | batch (16)                        | Batch                                             |
+| 0x21   | pid (16) ‖ batch (16)             | empty: the batches of a patient                   |
+| 0x30   | pid (16) ‖ consent (16)           | Consent                                           |
+| 0x31   | consent (16)                      | its pid                                           |
+| 0x32   | pid (16)                          | how many consents it has                          |
+| 0x40   | access (16)                       | Access: the request with its decision             |
+| 0x50   | pid (16)                          | LogHead: count and hash of the last line          |
+| 0x51   | pid (16) ‖ sequence (8, BE)       | LogLine, as hashed                                |
+"""
+
+from p2pledger.primitives.crypto import sha256
+
+ORGANISATION = b"\x10"
+ORGANISATION_NAME = b"\x11"
+KEY_OWNER = b"\x12"
+IDENTITY = b"\x13"
+CREDENTIAL = b"\x14"
+DEFAULT_POLICY = b"\x15"
+BATCH = b"\x20"
+PATIENT_BATCH = b"\x21"
+CONSENT = b"\x30"
+CONSENT_PID = b"\x31"
+CONSENT_COUNT = b"\x32"
+ACCESS = b"\x40"
+LOG_HEAD = b"\x50"
+LOG_LINE = b"\x51"
+
+
+def organisation(identifier: bytes) -> bytes:
+    return ORGANISATION + identifier
+
+
+def organisation_name(name: str) -> bytes:
+    return ORGANISATION_NAME + sha256(name.encode())
+
+
+def key_owner(account: bytes) -> bytes:
+    return KEY_OWNER + account
+
+
+def identity(did: bytes) -> bytes:
+    return IDENTITY + did
+
+
+def credentials(did: bytes) -> bytes:
+    """The prefix of all credentials of an identity."""
+    return CREDENTIAL + did
+
+
+def credential(did: bytes, role: str) -> bytes:
+    return credentials(did) + role.encode().ljust(16, b"\0")
+
+
+def batch(identifier: bytes) -> bytes:
+    return BATCH + identifier
+
+
+def patient_batches(pid: bytes) -> bytes:
+    """The prefix of all batches of a patient."""
+    return PATIENT_BATCH + pid
+
+
+def patient_batch(pid: bytes, identifier: bytes) -> bytes:
+    return patient_batches(pid) + identifier
+
+
+def consents(pid: bytes) -> bytes:
+    """The prefix of all consents of a patient."""
+    return CONSENT + pid
+
+
+def consent(pid: bytes, identifier: bytes) -> bytes:
+    return consents(pid) + identifier
+
+
+def consent_pid(identifier: bytes) -> bytes:
+    return CONSENT_PID + identifier
+
+
+def consent_count(pid: bytes) -> bytes:
+    return CONSENT_COUNT + pid
+
+
+def access(identifier: bytes) -> bytes:
+    return ACCESS + identifier
+
+
+def log_head(pid: bytes) -> bytes:
+    return LOG_HEAD + pid
+
+
+def log_lines(pid: bytes) -> bytes:
+    """The prefix of a patient's log lines."""
+    return LOG_LINE + pid
+
+
+def log_line(pid: bytes, sequence: int) -> bytes:
+    return log_lines(pid) + log_sequence(sequence)
+
+
+def log_sequence(sequence: int) -> bytes:
+    return sequence.to_bytes(8, "big")

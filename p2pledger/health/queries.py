@@ -1,0 +1,74 @@
+"""What a node's client port asks of the health state: pure functions over a view."""
+
+from p2pledger.health import directory, keys, log
+from p2pledger.primitives.ids import AccountKey, Bytes16
+from p2pledger.state.view import StateView
+
+STRANGER = "stranger"
+
+
+def role_of(account: AccountKey, state: StateView) -> str:
+    """`organisation`, the kind of the identity whose current key this is, or `stranger`."""
+    if directory.organisation_by_key(account, state) is not None:
+        return "organisation"
+    identity = directory.identity_by_key(account, state)
+    return STRANGER if identity is None else identity.kind
+
+
+def identity_of(account: AccountKey, state: StateView) -> tuple[str, Bytes16 | None]:
+    """(role, id): the organisation's id, the identity's did (a patient's pid), or None for a stranger."""
+    organisation = directory.organisation_by_key(account, state)
+    if organisation is not None:
+        return "organisation", organisation.id
+    identity = directory.identity_by_key(account, state)
+    return (STRANGER, None) if identity is None else (identity.kind, identity.did)
+
+
+def pid_owner(pid: bytes, state: StateView) -> AccountKey | None:
+    """The current key of a patient, or None where there is no such patient."""
+    identity = directory.identity_of(pid, state)
+    return identity.key if identity is not None and identity.kind == "patient" else None
+
+
+def custodian_of(pid: bytes, state: StateView) -> Bytes16 | None:
+    """The organisation that keeps a patient's records under this pid."""
+    identity = directory.identity_of(pid, state)
+    return identity.organisation if identity is not None and identity.kind == "patient" else None
+
+
+def may_see_patient(account: AccountKey, pid: bytes, state: StateView) -> bool:
+    """Whether this key may ask for the log and the consents of a pid: the patient itself, and organisations (F-08)."""
+    if directory.organisation_by_key(account, state) is not None:
+        return directory.may_act(account, state)
+    return pid_owner(pid, state) == account
+
+
+def organisations(state: StateView) -> list[directory.Organisation]:
+    """All organisations, by id."""
+    return list(directory.organisations(state))
+
+
+def organisation_name(identifier: bytes, state: StateView) -> str | None:
+    """The public name of an organisation."""
+    organisation = directory.organisation_of(identifier, state)
+    return None if organisation is None else organisation.name
+
+
+def consents_of(pid: bytes, state: StateView) -> tuple[bytes, ...]:
+    """The state values of a patient's consents, ended ones too; `consent.decode_consent` reads them."""
+    return tuple(data for _, data in state.scan(keys.consents(pid)))
+
+
+def log_head_key(pid: bytes) -> bytes:
+    """The state key that a proof of the log's head is about."""
+    return keys.log_head(pid)
+
+
+def log_lines(pid: bytes, state: StateView, first: int = 1, last: int | None = None) -> tuple[bytes, ...]:
+    """The lines `first` to `last` of a patient's log as hashed; `log.check_lines` reads and checks them."""
+    return tuple(log.lines(pid, state, first, last))
+
+
+def log_head(pid: bytes, state: StateView) -> log.LogHead:
+    """Where a patient's log ends in this view."""
+    return log.head(pid, state)
