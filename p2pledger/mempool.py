@@ -74,7 +74,9 @@ class Mempool:
         """The chain has decided this nonce: the sender may use its memory for another."""
         self._taken.pop((sender, nonce), None)
 
-    def forget(self, transactions: list[Transaction]) -> None:
-        """A sealed batch will never be ordered; its transactions may be handed in again."""
-        for transaction in transactions:
-            self._taken.pop((transaction.body.sender, transaction.body.nonce), None)
+    def put_back(self, transactions: list[Transaction]) -> None:
+        """A sealed batch will never be ordered: those not decided meanwhile wait again, first in line."""
+        for transaction in reversed(transactions):
+            if self._taken.get((transaction.body.sender, transaction.body.nonce)) == transaction.id:
+                self._waiting.appendleft(transaction)
+                self._bytes += len(transaction.data)

@@ -121,7 +121,7 @@ class Engine:
         self._requested: dict[BatchId, int] = {}
         self._verifying: set[BatchId] = set()
         self._build: do.BuildProposal | None = None
-        self._kept_bodies: set[BatchId] = set()
+        self._kept_bodies: dict[BatchId, Height] = {}
         self._sequence = 0
         self._own_unordered: set[BatchId] = set()
         self._inquiry = now.wall_ms
@@ -507,8 +507,8 @@ class Engine:
         """P16b: durable from our own PREPARE until the height is committed."""
         for key in header.batches:
             pooled = self.pool.get(key)
-            if pooled is not None and key not in self._kept_bodies:
-                self._kept_bodies.add(key)
+            if pooled is not None and self._kept_bodies.get(key, 0) < header.height:
+                self._kept_bodies[key] = header.height
                 yield Write(PutBody(key, pooled.data))
 
     def _ask_missing(self, header: Header) -> Iterator[EngineEffect]:
@@ -628,7 +628,10 @@ class Engine:
     def _commit(self, record: CommittedRecord) -> Iterator[EngineEffect]:
         bodies = self._bodies(record.header)
         assert bodies is not None, "the replica commits what is held"
-        yield from self._keep_bodies(record.header)
+        for key in record.header.batches:  # again: one kept for a height that another block won may be pruned
+            data = self._body(key)
+            assert data is not None
+            yield Write(PutBody(key, data))
         yield from self._apply(record, bodies)
 
     def _apply(self, record: CommittedRecord, bodies: list[tuple[Batch, list[Transaction]]]) -> Iterator[EngineEffect]:
@@ -639,11 +642,11 @@ class Engine:
         for key in header.batches:
             self.pool.remove(key)
             self._own_unordered.discard(key)
-            self._kept_bodies.discard(key)
         for _, transactions in bodies:
             for transaction in transactions:
                 self.admission.mempool.decided(transaction.body.sender, transaction.body.nonce)
-        yield BlockExecuted(header.height, effects.receipts, effects.receipt_keys, effects.alarms)
+        self._kept_bodies = {key: height for key, height in self._kept_bodies.items() if height > header.height}
+        yield BlockExecuted(header.height, effects.receipts, effects.receipt_keys, effects.root, effects.alarms)
         self._drop_dead_batches()
 
     def _drop_dead_batches(self) -> None:
@@ -656,8 +659,8 @@ class Engine:
             if windows[origin].use(pooled.batch.sequence) is None:
                 self.pool.remove(pooled.id)
                 self._own_unordered.discard(pooled.id)
-                if pooled.is_own:
-                    self.admission.mempool.forget(pooled.transactions)
+                if pooled.is_own:  # a sequence used twice, as after a restart: the transactions go into a new batch
+                    self.admission.mempool.put_back(pooled.transactions)
 
     # Headers and ranges
 

@@ -168,6 +168,9 @@ class BlockExecuted:
     height: Height
     receipts: Sequence[Executed]
     keys: Sequence[tuple[int, int]]
+    """(account number, nonce) of each receipt."""
+    root: bytes
+    """Of the effects tree."""
     alarms: Sequence[str]
 
 

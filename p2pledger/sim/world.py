@@ -351,7 +351,7 @@ class World:
                 return [BatchVerified(effect.node, id_of_batch(effect.data), batch, transactions, effect.data)]
             case BlockExecuted():
                 if node.is_honest:
-                    self._observe_execution(node, effect)
+                    self._observe_execution(effect)
                 return []
             case Flush():
                 node.state.flush(effect.flush)
@@ -450,11 +450,9 @@ class World:
         if appends:
             self.observer.tip_committed(appends[-1].record.header.hash)
 
-    def _observe_execution(self, node: SimNode, effect: BlockExecuted) -> None:
-        engine = node.engine
-        assert engine is not None
+    def _observe_execution(self, effect: BlockExecuted) -> None:
         ids = [executed.receipt.transaction for executed in effect.receipts]
-        self.observer.executed(effect.height, engine.executor.effects_roots[effect.height], ids)
+        self.observer.executed(effect.height, effect.root, ids)
 
     def heights(self) -> list[int]:
         """The committed heights of the honest nodes, from their stores."""
