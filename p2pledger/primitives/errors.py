@@ -22,6 +22,10 @@ class Unavailable(P2PLedgerError):
     """Not now: full, catching up, or without a quorum. The same request may succeed later."""
 
 
+class Unreachable(Unavailable):
+    """No node answers at the address; nothing is known about the ledger. (The command line has a status for it.)"""
+
+
 class ProofError(P2PLedgerError):
     """A proof does not show what it claims."""
 
