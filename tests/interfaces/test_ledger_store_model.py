@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from p2pledger.chain.batch import batch_id
 from p2pledger.chain.block import Header
 from p2pledger.consensus.journal import BlockRecord, CommittedRecord, VoteRecord
 from p2pledger.consensus.messages import same_statement, slot
@@ -101,6 +102,21 @@ class LedgerStores(RuleBasedStateMachine):
             for kind, _, b, _ in steps:
                 if kind == "append":
                     self.committed.append(self.candidate(0, b))
+
+    @rule(choice=st.integers(0, 3), before=STEPS)
+    def commit_next(self, choice: int, before: list[tuple[str, int, int, int]]) -> None:
+        """A turn that commits, after steps that are each a turn of their own, refused or not."""
+        block = self.candidate(0, choice)
+        for step in before:
+            if step[0] != "append":
+                self.turn([step])
+        writes: list[LedgerWrite] = [
+            *map(body, [data for data in BODIES if batch_id(data) in block.batches]),
+            append(block),
+        ]
+        self.lmdb.apply(writes)
+        self.memory.apply(writes)
+        self.committed.append(block)
 
     @rule()
     def restart(self) -> None:
