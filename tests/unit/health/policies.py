@@ -1,0 +1,197 @@
+"""Random policies and requests as plain dicts, and the same ones as the package's records."""
+
+import random
+from typing import Any
+
+from p2pledger.health.consent import Consent, Decision, Reader, decide
+from p2pledger.health.operations import (
+    AccessRequest,
+    ActorOpening,
+    ConsentGrant,
+    PolicyException,
+    actor_commit,
+    role_handle,
+)
+from p2pledger.primitives.crypto import sha256
+from p2pledger.primitives.errors import Code
+from tests.unit.health import reference_evaluator as reference
+
+Plain = dict[str, Any]
+GRANTED = ["TREAT", "TREAT", "COC", "ETREAT", "CLINTRL", "HPAYMT", "COVERAGE", "HRESCH", "PATRQT"]
+ASKED = ["TREAT", "TREAT", "TREAT", "TREAT", "COC", "POPHLTH", "ETREAT", "ERTREAT", "BTG", "CLINTRL", "ELIGVER", "CLINTRCH", "HMARKT"]
+ACTORS = [
+    ("person", "p1", 1),
+    ("person", "p2", 1),
+    ("organisation", "o1", 1),
+    ("organisation", "o1", 2),
+    ("role", "nurse", 1),
+    ("role", "clerk", 1),
+    ("group", "g1", 1),
+]
+POLICIES = ["deny", "basic-normal", "all-normal", "break-glass-only"]
+NOW = 1_000
+
+
+def _some(rng: random.Random, values: list[Any], most: int) -> list[Any]:
+    return rng.sample(values, rng.randint(0, min(most, len(values))))
+
+
+def _months(rng: random.Random) -> tuple[int, int] | None:
+    return None if rng.random() < 0.6 else (first := rng.randint(1, 6), rng.randint(first, 6))
+
+
+def _exception(rng: random.Random) -> Plain:
+    return {
+        "actors": _some(rng, ACTORS, 2) if rng.random() < 0.3 else [],
+        "purposes": _some(rng, sorted(set(GRANTED)), 2) if rng.random() < 0.4 else [],
+        "compartments": None if rng.random() < 0.4 else _some(rng, [0, 1, 2, 3], 3),
+        "months": _months(rng),
+        "labels": _some(rng, ["N", "R", "PSY"], 2) if rng.random() < 0.8 else [],
+    }
+
+
+def random_consent(rng: random.Random, number: int) -> Plain:
+    """A consent that has a fair chance to permit something."""
+    first = NOW + rng.choice([-500, -100, -100, -100, -100, -1, 0, 1])
+    return {
+        "id": number,
+        "pid": "me" if rng.random() < 0.9 else "other",
+        "revoked": rng.random() < 0.1,
+        "first": first,
+        "last": max(first + 1, NOW + rng.choice([0, 1, 100, 100, 100, 100, 500])),
+        "base": "permit" if rng.random() < 0.75 else "deny",
+        "actors": _some(rng, ACTORS, 3) if rng.random() < 0.6 else [],
+        "purposes": sorted({rng.choice(GRANTED), rng.choice(GRANTED), rng.choice(["TREAT", "HPAYMT"])}),
+        "compartments": None if rng.random() < 0.6 else _some(rng, [0, 1, 2, 3], 4),
+        "months": _months(rng),
+        "exceptions": [_exception(rng) for _ in range(rng.choice([0, 0, 1, 2]))],
+        "never_break_glass": rng.random() < 0.2,
+        "max_uses": rng.choice([0, 0, 0, 2]),
+        "uses": rng.randint(0, 3),
+    }
+
+
+def random_request(rng: random.Random) -> Plain:
+    return {
+        "pid": "me",
+        "basis": rng.randint(0, 3) if rng.random() < 0.4 else None,
+        "purpose": rng.choice(ASKED),
+        "actor": rng.choice(ACTORS) if rng.random() < 0.8 else None,
+        "compartments": _some(rng, [0, 1, 2, 3], 2) or [rng.randint(0, 3)],
+        "labels": _some(rng, ["N", "R", "PSY"], 2) if rng.random() < 0.5 else [],
+        "months": (first := rng.randint(1, 6), rng.randint(first, 6)) if rng.random() < 0.7 else None,
+        "records": rng.choice([1, 7, 256, 257]),
+        "has_reason": rng.random() < 0.8,
+    }
+
+
+def random_reader(rng: random.Random) -> Plain:
+    roles = [role for role in ("nurse", "clerk") if rng.random() < 0.6]
+    groups = ["g1"] if rng.random() < 0.5 else []
+    truths = [("person", "p1"), ("organisation", "o1"), *(("role", role) for role in roles)]
+    return {
+        "truths": {*truths, *(("group", group) for group in groups)},
+        "roles": roles,
+        "groups": groups,
+        "is_clinical": "nurse" in roles,
+        "may_break_glass": rng.random() < 0.5,
+    }
+
+
+# The same as records
+
+
+_HANDLES = {name: sha256(str(name).encode())[:16] for name in [*range(64), "p1", "p2", "o1", "g1", "me", "other"]}
+_LABELS = {name: sha256(b"label " + name.encode())[:16] for name in ("N", "R", "PSY")}
+
+
+def _opening(actor: tuple[str, str, int]) -> ActorOpening:
+    kind, name, salt = actor
+    handle = role_handle(name) if kind == "role" else _HANDLES[name]  # type: ignore[arg-type]
+    return ActorOpening(bytes([salt]) * 32, kind, handle)  # type: ignore[arg-type]
+
+
+_COMMITS = {actor: actor_commit(_opening(actor)) for actor in ACTORS}
+
+
+def _handles(compartments: list[int] | None) -> tuple[bytes, ...] | None:
+    return None if compartments is None else tuple(_HANDLES[number] for number in compartments)
+
+
+def _calendar(months: tuple[int, int] | None) -> tuple[int, int] | None:
+    return None if months is None else (202600 + months[0], 202600 + months[1])
+
+
+def exception_record(plain: Plain) -> PolicyException:
+    return PolicyException(
+        tuple(_COMMITS[actor] for actor in plain["actors"]),
+        tuple(plain["purposes"]),
+        _handles(plain["compartments"]),
+        tuple(_LABELS[label] for label in plain["labels"]),
+        _calendar(plain["months"]),
+    )
+
+
+def consent_record(plain: Plain) -> Consent:
+    terms = ConsentGrant(
+        consent_id=_HANDLES[plain["id"]],
+        pid=_HANDLES[plain["pid"]],
+        capacity="patient",
+        base=plain["base"],
+        actor_commits=tuple(_COMMITS[actor] for actor in plain["actors"]),
+        purposes=tuple(plain["purposes"]),
+        compartments=_handles(plain["compartments"]),
+        months=_calendar(plain["months"]),
+        valid_from_ms=plain["first"],
+        valid_to_ms=plain["last"],
+        max_uses=plain["max_uses"],
+        exceptions=tuple(exception_record(exception) for exception in plain["exceptions"]),
+        btg="never" if plain["never_break_glass"] else "policy",
+        doc_commit=b"d" * 32,
+        evidence_commit=b"e" * 32,
+    )
+    return Consent(terms, 1, plain["uses"], 5 if plain["revoked"] else None)
+
+
+def request_record(plain: Plain) -> AccessRequest:
+    return AccessRequest(
+        access_id=b"a" * 16,
+        organisation=_HANDLES["o1"],
+        pid=_HANDLES[plain["pid"]],
+        basis=None if plain["basis"] is None else _HANDLES[plain["basis"]],
+        purpose=plain["purpose"],
+        actor_opening=None if plain["actor"] is None else _opening(plain["actor"]),
+        scope_commit=b"s" * 32,
+        n_records=plain["records"],
+        compartments=_handles(plain["compartments"]) or (),
+        labels=tuple(_LABELS[label] for label in plain["labels"]),
+        months=_calendar(plain["months"]),
+        reader_eph_x25519=b"x" * 32,
+        pop=b"p" * 64,
+        not_after_ms=2**40,
+        reason_commit=b"r" * 32 if plain["has_reason"] else None,
+    )
+
+
+def reader_record(plain: Plain) -> Reader:
+    return Reader(
+        did=_HANDLES["p1"],
+        organisation=_HANDLES["o1"],
+        roles=tuple(plain["roles"]),
+        groups=tuple(_HANDLES[group] for group in plain["groups"]),
+        may_break_glass=plain["may_break_glass"],
+    )
+
+
+def decided(request: Plain, reader: Plain, consents: list[Plain], policy: str, now: int = NOW) -> Decision:
+    """What the package decides."""
+    records = [consent_record(consent) for consent in consents]
+    return decide(request_record(request), reader_record(reader), records, policy, now)  # type: ignore[arg-type]
+
+
+def in_words(code: Code) -> str:
+    """The code as the reference evaluator calls it."""
+    return "ALLOWED" if code == Code.OK else code.name.removeprefix("E_")
+
+
+assert reference.RECORDS_MAX == 256
