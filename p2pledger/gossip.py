@@ -139,9 +139,10 @@ class BatchPool:
     bytes_held: int = 0
     transactions: int = 0
 
-    def add(self, pooled: PooledBatch) -> bool:
-        """Hold a batch; False if it is here already or there is no room (it is pulled again when ordered)."""
-        if pooled.id in self.batches or self.bytes_held + len(pooled.data) > self.bytes_max:
+    def add(self, pooled: PooledBatch, is_wanted: bool = False) -> bool:
+        """Hold a batch; False if it is here already, or if there is no room and no open block wants it."""
+        is_full = self.bytes_held + len(pooled.data) > self.bytes_max
+        if pooled.id in self.batches or (is_full and not is_wanted):
             return False
         self.batches[pooled.id] = pooled
         self.bytes_held += len(pooled.data)

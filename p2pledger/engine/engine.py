@@ -5,6 +5,7 @@ durably. The engine owns the replica, the executor, the pools and the router; ea
 and the engine carries answers between them.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
@@ -15,7 +16,7 @@ from p2pledger.chain.transaction import Transaction
 from p2pledger.consensus import effects as do
 from p2pledger.consensus import events as replica_event
 from p2pledger.consensus.certificates import check_certificate
-from p2pledger.consensus.journal import CommittedRecord, HaltRecord
+from p2pledger.consensus.journal import BlockRecord, CommittedRecord, HaltRecord
 from p2pledger.consensus.messages import Certificate, Signed
 from p2pledger.consensus.replica import Replica
 from p2pledger.consensus.verification import verify_message
@@ -129,6 +130,8 @@ class Engine:
         self._view_since_ms = now.monotonic_ms
         self._ready_since_quorum = False
         self._stopped = False
+        self._news: deque[replica_event.Event] = deque()
+        self._is_performing = False
 
     # Start
 
@@ -143,6 +146,9 @@ class Engine:
         committed = self._ledger.block(tip) if tip > 0 else None
         self.replica.restore(records, committed)
         window = self._origin_window(self.me)
+        for record in records:
+            if isinstance(record, BlockRecord):
+                self._pool_kept(record.header)
         self._sequence = window.highest + limits.ORIGIN_WINDOW // 2 if tip > 0 else 0
         done = list(self._perform(self.replica.start()))
         self._deadlines["announce"] = self._now.monotonic_ms + ANNOUNCE_MS
@@ -156,6 +162,16 @@ class Engine:
     def is_ready(self) -> bool:
         """Whether this node takes part at the tip: it may vote, and is not catching up."""
         return not self.replica.recovery.is_waiting and not self.syncer.is_active and not self.replica.is_halted
+
+    def _pool_kept(self, header: Header) -> None:
+        """Bodies that the journal kept for an open block are held as if they had just come."""
+        for key in header.batches:
+            data = self._ledger.body(key)
+            if data is not None and key not in self.pool:
+                ((batch, transactions),) = parse_bodies([data])
+                pooled = PooledBatch(key, batch, transactions, data, self._now.monotonic_ms)
+                self.pool.add(pooled, is_wanted=True)
+                self._kept_bodies[key] = header.height
 
     # Events
 
@@ -211,13 +227,24 @@ class Engine:
         return done
 
     def _tell(self, event: replica_event.Event) -> Iterator[EngineEffect]:
-        return self._perform(self.replica.handle(event))
+        """Let the replica know; what it asks for comes after everything that it asked for before."""
+        self._news.append(event)
+        if not self._is_performing:
+            yield from self._perform([])
 
     # The replica's effects
 
     def _perform(self, effects: Iterable[do.Effect]) -> Iterator[EngineEffect]:
-        for effect in effects:
-            yield from self._perform_one(effect)
+        assert not self._is_performing
+        self._is_performing = True
+        try:
+            for effect in effects:
+                yield from self._perform_one(effect)
+            while self._news:
+                for effect in self.replica.handle(self._news.popleft()):
+                    yield from self._perform_one(effect)
+        finally:
+            self._is_performing = False
 
     def _perform_one(self, effect: do.Effect) -> Iterator[EngineEffect]:  # noqa: PLR0915
         match effect:
@@ -444,7 +471,8 @@ class Engine:
         is_wanted = any(event.id in header.batches for header in self._wanted_headers())
         is_open = self._origin_window(event.batch.origin).use(event.batch.sequence) is not None
         if is_wanted or is_open:
-            self.pool.add(PooledBatch(event.id, event.batch, event.transactions, event.data, self._now.monotonic_ms))
+            pooled = PooledBatch(event.id, event.batch, event.transactions, event.data, self._now.monotonic_ms)
+            self.pool.add(pooled, is_wanted)
         yield from self._recheck()
 
     def _wanted_headers(self) -> Iterator[Header]:
@@ -526,9 +554,9 @@ class Engine:
         origins = {card.node for card in self.founding.genesis.cards}
         windows = OriginWindows({origin: self._origin_window(origin) for origin in origins})
         header: Header | None = parent
-        while header is not None and header.height > self.executor.executed:
-            bodies = self._bodies(header)
-            if bodies is None:
+        while header is None or header.height > self.executor.executed:
+            bodies = None if header is None else self._bodies(header)
+            if header is None or bodies is None:
                 return None
             for batch, _ in bodies:
                 windows.use(batch)
@@ -670,6 +698,8 @@ class Engine:
             return header
         if height == 0:
             return self.founding.header
+        if block_hash == self.executor.last.hash:
+            return self.executor.last
         record = self._ledger.block(height) if height <= self._ledger.tip() else None
         return record.header if record is not None and record.header.hash == block_hash else None
 

@@ -28,31 +28,12 @@ def root(entries: Sequence[bytes]) -> bytes:
 
 def root_of_hashes(leaves: Sequence[bytes]) -> bytes:
     """The root over leaf hashes. Level by level: an odd node at the end moves up unchanged (RFC 9162 2.1.1)."""
-    if not leaves:
-        return EMPTY_ROOT
-    level = list(leaves)
-    while len(level) > 1:
-        paired = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-        if len(level) % 2:
-            paired.append(level[-1])
-        level = paired
-    return level[0]
+    return Tree(leaves).root
 
 
 def inclusion_path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
     """The sibling hashes from leaf `index` up to the root (RFC 9162 2.1.3.1)."""
-    assert 0 <= index < len(leaves), f"leaf {index} of a tree of {len(leaves)}"
-    path = []
-    level = list(leaves)
-    while len(level) > 1:
-        sibling = index ^ 1
-        if sibling < len(level):
-            path.append(level[sibling])
-        paired = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-        if len(level) % 2:
-            paired.append(level[-1])
-        level, index = paired, index // 2
-    return tuple(path)
+    return Tree(leaves).path(index)
 
 
 def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
@@ -74,3 +55,33 @@ def root_from_path(leaf: bytes, index: int, size: int, path: Sequence[bytes]) ->
     if next(steps, None) is not None:
         raise ProofError(f"inclusion path of {len(path)} hashes is too long for {size} leaves")
     return value
+
+
+class Tree:
+    """All levels of a tree, for many inclusion paths out of one."""
+
+    def __init__(self, leaves: Sequence[bytes]) -> None:
+        self.size = len(leaves)
+        self._levels = [list(leaves)]
+        while len(self._levels[-1]) > 1:
+            level = self._levels[-1]
+            paired = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+            if len(level) % 2:
+                paired.append(level[-1])
+            self._levels.append(paired)
+
+    @property
+    def root(self) -> bytes:
+        """The same as `root_of_hashes` of the leaves."""
+        return self._levels[-1][0] if self.size else EMPTY_ROOT
+
+    def path(self, index: int) -> tuple[bytes, ...]:
+        """The inclusion path of a leaf (RFC 9162 2.1.3.1)."""
+        assert 0 <= index < self.size, f"leaf {index} of a tree of {self.size}"
+        path = []
+        for level in self._levels[:-1]:
+            sibling = index ^ 1
+            if sibling < len(level):
+                path.append(level[sibling])
+            index //= 2
+        return tuple(path)

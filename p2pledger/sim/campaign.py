@@ -41,7 +41,8 @@ def draw(seed: int, n: int) -> World:
     adversaries: dict[int, Adversary] = {}
     if n >= 4 and pick() < 0.6:
         for index in chance.sample(range(n), chance.randint(1, (n - 1) // 3)):
-            adversaries[index] = chance.choice([Equivocator, Equivocator, Silent, Withholder])()
+            kinds: list[type[Adversary]] = [Equivocator, Equivocator, Silent, Withholder]
+            adversaries[index] = chance.choice(kinds)()
     parameters = Parameters(
         window=chance.choice([1, 2, 4, 4, 8]),
         timeout_ms=300,
@@ -81,17 +82,17 @@ def _demand_progress(world: World, heights: int) -> None:
     """Invariant 7, and enough heights for the run to mean something."""
     honest = [node.index for node in world.nodes if node.is_honest]
     world.run_until(world.now + 2_500)  # deliveries from before the healing
-    fresh = [world.submit(index) for index in honest]
+    fresh = [key for index in honest if (key := world.submit(index)) is not None]
     limit = world.now + HEALED_BOUND_MS
     while world.now < limit:
         world.run_until(world.now + 100)
-        done = all(key is not None and world.observer.is_executed(key) for key in fresh)  # type: ignore[arg-type]
+        done = all(world.observer.is_executed(key) for key in fresh)
         if done and len(set(world.heights())) == 1:
             break
         if done and max(world.heights()) - min(world.heights()) <= world.parameters.window:
             break
     else:
-        missing = sum(1 for key in fresh if key is None or not world.observer.is_executed(key))  # type: ignore[arg-type]
+        missing = sum(1 for key in fresh if not world.observer.is_executed(key))
         raise InvariantBroken(
             f"7: {missing} of {len(fresh)} fresh transactions undecided {HEALED_BOUND_MS} ms after healing, "
             f"heights {world.heights()}"

@@ -50,7 +50,7 @@ from p2pledger.execution.contract import Application
 from p2pledger.messages import Agreement, Relay, parse_message
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput
-from p2pledger.primitives.ids import AccountKey, Millis, NodeId, Nonce, ValidatorId
+from p2pledger.primitives.ids import AccountKey, Millis, NodeId, Nonce, TransactionId, ValidatorId
 from p2pledger.sim.adversaries import Adversary
 from p2pledger.sim.application import Put, RegisterApplication
 from p2pledger.sim.observer import InvariantBroken, Observer
@@ -418,7 +418,7 @@ class World:
 
     # Clients
 
-    def submit(self, index: int, value: bytes = b"x", sender: int | None = None) -> bytes | None:
+    def submit(self, index: int, value: bytes = b"x", sender: int | None = None) -> TransactionId | None:
         """Hand a fresh transaction to a running node; its id, or None if the node is down."""
         node = self.nodes[index]
         who = index if sender is None else sender

@@ -1,0 +1,31 @@
+"""`p2pledger start`: run this member's node until it is told to stop."""
+
+import gc
+import os
+
+import click
+
+from p2pledger.cli.output import Session, with_session
+
+
+@click.command()
+@click.option(
+    "--accept-resign-risk",
+    is_flag=True,
+    help="Sign although the journal was emptied or replaced. Read docs/operations.md first.",
+)
+@with_session
+def start(session: Session, accept_resign_risk: bool) -> None:
+    """Run this member's node. SIGTERM stops it cleanly; SIGUSR1 prints its tasks and queues."""
+    import trio
+
+    from p2pledger.node.home import Home
+    from p2pledger.node.logs import configure_logs
+    from p2pledger.node.node import opened, serve
+
+    home = Home.load(session.home, os.environ)
+    configure_logs(home.config.node.log_level, home.config.node.log_format)
+    with opened(home, accept_resign_risk) as node:
+        gc.collect()
+        gc.freeze()
+        trio.run(serve, node)

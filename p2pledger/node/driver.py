@@ -1,0 +1,264 @@
+"""Performs what the engine asks for and decides nothing: durable writes first, then signatures, then sends.
+
+One task owns the engine. Whoever has news calls `post`; the driver takes all news of a turn together, so that one
+durable write serves them all.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from p2pledger.consensus.messages import Message, Signed, statement
+from p2pledger.engine.engine import Engine
+from p2pledger.engine.events import (
+    Answer,
+    BlockExecuted,
+    Disconnect,
+    EngineEffect,
+    EngineEvent,
+    Flush,
+    Flushed,
+    FromPeer,
+    LinkDown,
+    LinkUp,
+    Note,
+    Now,
+    OwnSigned,
+    SignMessage,
+    Stop,
+    Submitted,
+    Transmit,
+    VerifyBatch,
+    VerifyMessage,
+    Woke,
+    Write,
+)
+from p2pledger.engine.ports import AppendBlock, LedgerStore, LedgerWrite, StateStore
+from p2pledger.network import link as link_event
+from p2pledger.network.peers import PeerLinks
+from p2pledger.node.metrics import Metrics
+from p2pledger.node.verifier import Submission, Verifier
+from p2pledger.primitives.crypto import SigningKey
+from p2pledger.primitives.errors import Divergence, P2PLedgerError
+from p2pledger.primitives.ids import ChainId, Signature
+from p2pledger.storage.sign_floor import SignFloor
+
+EVENTS_PER_TURN = 512
+INBOX_HIGH = 4_096
+"""News waiting for the driver at which links are not read any further."""
+FLOOR_EVERY_HEIGHTS = 64
+
+log = structlog.get_logger()
+
+
+def now() -> Now:
+    """The moment, on both clocks."""
+    return Now(time.monotonic_ns() // 1_000_000, time.time_ns() // 1_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class ConsensusSigner:
+    """Signs agreement statements with a key in memory; an HSM would take its place here."""
+
+    key: SigningKey
+    chain: ChainId
+
+    def sign(self, message: Message) -> Signature:
+        """The signature over the message's statement."""
+        return self.key.sign(statement(self.chain, message))
+
+
+@dataclass
+class Driver:
+    """The one owner of an engine."""
+
+    engine: Engine
+    ledger: LedgerStore
+    state: StateStore
+    links: PeerLinks
+    signer: ConsensusSigner
+    floor: SignFloor
+    metrics: Metrics
+    verify_threads: int
+    on_executed: Callable[[BlockExecuted], None]
+    verifier: Verifier = field(init=False)
+    _inbox: deque[EngineEvent] = field(default_factory=deque)
+    _wake: trio.Event = field(default_factory=trio.Event)
+    _room: trio.Event = field(default_factory=trio.Event)
+    _answers: dict[int, Callable[[Answer], None]] = field(default_factory=dict)
+    _ticket: int = 0
+    _floor_at: int = 0
+    _flushes: deque[Flush] = field(default_factory=deque)
+    _flush_wake: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.verifier = Verifier(self.engine.founding, self.post, self.verify_threads)
+
+    # Called by others on this thread
+
+    def post(self, event: EngineEvent) -> None:
+        """News for the engine; taken up in the next turn."""
+        self._inbox.append(event)
+        self._wake.set()
+
+    def submit(self, job: Submission) -> None:
+        """Check a client's signatures, then call its `done`."""
+        self.verifier.ask_submission(job)
+
+    def hand_in(self, submitted_of: Callable[[int], Submitted], answered: Callable[[Answer], None]) -> None:
+        """Give a checked transaction to the engine; `answered` is called with what it says."""
+        self._ticket += 1
+        self._answers[self._ticket] = answered
+        self.post(submitted_of(self._ticket))
+
+    # Tasks
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Recover, then serve until cancelled. Raises what stops a node: StoreError, Divergence."""
+        await self._perform(self.engine.start())
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read_links)
+            nursery.start_soon(self.verifier.run)
+            nursery.start_soon(self._flush_in_background)
+            task_status.started()
+            await self._turns()
+
+    async def _turns(self) -> None:
+        while True:
+            if not self._inbox:
+                self._wake = trio.Event()
+                wake = self.engine.next_wake()
+                if wake is None:
+                    await self._wake.wait()
+                else:
+                    with trio.move_on_after(max(0.0, (wake - now().monotonic_ms) / 1000)):
+                        await self._wake.wait()
+            effects: list[EngineEffect] = []
+            for _ in range(min(EVENTS_PER_TURN, len(self._inbox))):
+                effects += self.engine.handle(self._inbox.popleft(), now())
+            wake = self.engine.next_wake()
+            if wake is not None and wake <= now().monotonic_ms:
+                effects += self.engine.handle(Woke(), now())
+            if len(self._inbox) < INBOX_HIGH:
+                self._room.set()
+            await self._perform(effects)
+            await trio.lowlevel.checkpoint()
+
+    async def _perform(self, effects: list[EngineEffect]) -> None:
+        """One turn: what the engine's own statements lead to belongs to it, until nothing more follows."""
+        while effects:
+            writes = [effect.write for effect in effects if isinstance(effect, Write)]
+            if writes:
+                await self._write(writes)
+            follow: list[EngineEffect] = []
+            for effect in effects:
+                follow += self._perform_one(effect)
+            effects = follow
+
+    async def _write(self, writes: list[LedgerWrite]) -> None:
+        started = time.perf_counter()
+        # Not abandoned on cancellation: a commit under way is finished before the process ends (SIGTERM).
+        await trio.to_thread.run_sync(self.ledger.apply, writes)
+        self.metrics.store_commits.inc()
+        self.metrics.store_commit_seconds.observe(time.perf_counter() - started)
+        if any(isinstance(write, AppendBlock) for write in writes):
+            tip = self.ledger.tip()
+            if tip >= self._floor_at + FLOOR_EVERY_HEIGHTS:
+                self._floor_at = int(tip)
+                await trio.to_thread.run_sync(self.floor.raise_to, tip, self.engine.replica.view)
+
+    def _perform_one(self, effect: EngineEffect) -> Iterable[EngineEffect]:
+        match effect:
+            case Write():
+                pass
+            case SignMessage():
+                signed = Signed(effect.message, self.signer.sign(effect.message))
+                return self.engine.handle(OwnSigned(signed), now())
+            case VerifyMessage():
+                self.verifier.ask_message(effect)
+            case VerifyBatch():
+                self.verifier.ask_batch(effect)
+            case Transmit():
+                self.links.send_many(effect.transmission.nodes, effect.transmission.body)
+            case Disconnect():
+                self.metrics.p2p_faults.inc()
+                log.warning("peer_disconnected", node=effect.node, reason=effect.reason)
+                self.links.disconnect(effect.node, effect.reason)
+            case Answer():
+                answered = self._answers.pop(effect.ticket, None)
+                if answered is not None:
+                    answered(effect)
+            case BlockExecuted():
+                self._note_block(effect)
+                self.on_executed(effect)
+            case Flush():
+                self._flushes.append(effect)
+                self._flush_wake.set()
+            case Note():
+                self._note(effect)
+            case Stop():
+                log.critical("node_stopped_itself", reason=effect.reason, is_divergence=effect.is_divergence)
+                self.metrics.consensus_diverged.set(1 if effect.is_divergence else 0)
+                raise Divergence(effect.reason) if effect.is_divergence else P2PLedgerError(effect.reason)
+        return ()
+
+    async def _flush_in_background(self) -> None:
+        while True:
+            while self._flushes:
+                flush = self._flushes.popleft()
+                await trio.to_thread.run_sync(self.state.flush, flush.flush)
+                log.debug("state_flushed", height=flush.flush.height, keys=len(flush.flush.writes))
+                self.post(Flushed(flush.flush.height))
+            self._flush_wake = trio.Event()
+            await self._flush_wake.wait()
+
+    async def _read_links(self) -> None:
+        async for event in self.links.events:
+            match event:
+                case link_event.LinkUp():
+                    log.info("link_came_up", node=event.node)
+                    self.post(LinkUp(event.node))
+                case link_event.LinkDown():
+                    log.info("link_went_down", node=event.node, reason=event.reason)
+                    self.post(LinkDown(event.node))
+                case link_event.LinkFailed():
+                    log.info("link_failed", node=event.node, reason=event.reason)
+                case link_event.Frames():
+                    for body in event.bodies:
+                        self.post(FromPeer(event.node, body))
+            while len(self._inbox) >= INBOX_HIGH:
+                self._room = trio.Event()
+                await self._room.wait()
+
+    # Counting
+
+    def _note_block(self, effect: BlockExecuted) -> None:
+        self.metrics.execution_height.set(effect.height)
+        self.metrics.consensus_height.set(effect.height)
+        self.metrics.consensus_block_transactions.observe(len(effect.receipts))
+        self.metrics.execution_transactions.inc(len(effect.receipts))
+        for executed in effect.receipts:
+            refused = self.metrics.execution_refused.get(executed.receipt.code)  # type: ignore[call-overload]
+            if executed.receipt.code and refused is not None:
+                refused.inc()
+        for alarm in effect.alarms:
+            self.metrics.execution_internal_errors.inc()
+            log.critical("contract_failed", alarm=alarm)
+        if effect.receipts:
+            log.debug("block_executed", height=effect.height, receipts=len(effect.receipts))
+
+    def _note(self, note: Note) -> None:
+        match note.name:
+            case "view_left":
+                self.metrics.consensus_view_changes.inc()
+            case "equivocation_seen":
+                self.metrics.consensus_equivocations.inc()
+            case "message_rejected":
+                self.metrics.p2p_dropped.inc()
+            case _:
+                pass
+        log.info(note.name, **dict(note.values))

@@ -1,0 +1,210 @@
+"""The node on one page: open the stores, put the parts together in order, run a handful of tasks in one nursery.
+
+If one part fails the process ends with a clear status; restart is replay.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import structlog
+import trio
+
+from p2pledger import __version__
+from p2pledger.consensus.journal import ViewRecord
+from p2pledger.engine.engine import Engine
+from p2pledger.engine.executor import genesis_flush
+from p2pledger.health.application import HealthApplication
+from p2pledger.network.clients import ClientServer
+from p2pledger.network.link import LinkSettings
+from p2pledger.network.peers import Peer, PeerLinks
+from p2pledger.node.driver import ConsensusSigner, Driver, now
+from p2pledger.node.home import Home
+from p2pledger.node.metrics import Metrics, make_metrics
+from p2pledger.node.ops import Board, Facts, OpsServer
+from p2pledger.node.server import Server
+from p2pledger.primitives.errors import ConfigError
+from p2pledger.storage.home import exclusive_lock
+from p2pledger.storage.ledger import LmdbLedgerStore
+from p2pledger.storage.sign_floor import SignFloor
+from p2pledger.storage.state_store import LmdbStateStore
+
+POST_EVERY_S = 0.5
+
+log = structlog.get_logger()
+
+
+class Node:
+    """One member's node over an opened home."""
+
+    def __init__(self, home: Home, ledger: LmdbLedgerStore, state: LmdbStateStore, floor: SignFloor) -> None:
+        self.home = home
+        founding = home.founding
+        application = HealthApplication()
+        if state.is_new:
+            state.flush(genesis_flush(application, founding))
+        self.metrics: Metrics = make_metrics()
+        self.board = Board()
+        self.engine = Engine(founding, application, home.keys.node, home.validator, ledger, state, now())
+        self.server = Server(self.engine, ledger, state, self.metrics)
+        addresses = home.peers()
+        peers = {
+            card.node: Peer(card.certificate, _pair(addresses.get(card.node)))
+            for card in founding.genesis.cards
+            if card.node != home.node and (not addresses or card.node in addresses)
+        }
+        config = home.config
+        settings = LinkSettings(pre_auth_max=config.p2p.handshakes_max)
+        self.links = PeerLinks(home.keys.node, home.card.certificate, founding.chain, peers, settings=settings)
+        self.driver = Driver(
+            engine=self.engine,
+            ledger=ledger,
+            state=state,
+            links=self.links,
+            signer=ConsensusSigner(home.keys.consensus, founding.chain),
+            floor=floor,
+            metrics=self.metrics,
+            verify_threads=config.verify_threads(os.cpu_count() or 1),
+            on_executed=self.server.on_executed,
+        )
+        self.server.driver = self.driver
+        self.clients = ClientServer(
+            home.keys.node, home.card.certificate, founding.chain, self.server.handle, self.server.role_of
+        )
+        self.ports: dict[str, int] = {}
+
+    async def run(self, *, task_status: trio.TaskStatus[dict[str, int]] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; reports the bound ports once everything listens."""
+        config = self.home.config
+        with OpsServer(config.ops_listen, self.board, self.metrics.registry) as ops:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self.driver.run)
+                p2p, client = config.p2p_listen, config.client_listen
+                self.ports["p2p"] = await nursery.start(self.links.serve, p2p.host, p2p.port)
+                self.ports["client"] = await nursery.start(self.clients.serve, client.host, client.port)
+                self.ports["ops"] = ops.port
+                self._write_ports()
+                nursery.start_soon(self._keep_posting)
+                nursery.start_soon(_dump_on_signal, self)
+                log.info("node_started", height=self.engine.executor.executed, version=__version__, **self.ports)
+                task_status.started(self.ports)
+
+    def _write_ports(self) -> None:
+        path = self.home.layout.ports
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps({**self.ports, "pid": os.getpid()}) + "\n")
+        temporary.replace(path)
+
+    async def _keep_posting(self) -> None:
+        """Signs of life and gauges for the ops port."""
+        while True:
+            self._post()
+            await trio.sleep(POST_EVERY_S)
+
+    def _post(self) -> None:
+        engine, metrics = self.engine, self.metrics
+        replica = engine.replica
+        validators = self.home.founding.validators
+        linked = 1 + sum(1 for member in validators.members if member.node in engine.router.links)
+        metrics.node_ready.set(1 if engine.is_ready else 0)
+        metrics.consensus_view.set(replica.view)
+        metrics.consensus_validators.set(validators.n)
+        metrics.consensus_missing_validators.set(validators.n - linked)
+        metrics.consensus_is_primary.set(1 if replica.is_primary else 0)
+        metrics.consensus_block_time_seconds.set(engine.executor.last.time_ms / 1000)
+        metrics.mempool_transactions.set(len(engine.admission.mempool))
+        metrics.mempool_bytes.set(engine.admission.mempool.bytes_waiting)
+        metrics.mempool_batches.set(len(engine.pool))
+        metrics.p2p_links.set(len(engine.router.links))
+        checks = {
+            "voting": not replica.recovery.is_waiting and not replica.recovery.is_silent,
+            "caught_up": not engine.syncer.is_active,
+            "quorum_linked": linked >= validators.q,
+        }
+        version = {"version": __version__, "chain": engine.chain.hex(), "node": engine.me.hex()}
+        self.board.post(Facts(checks, version))
+
+
+def _pair(address: Any) -> tuple[str, int] | None:
+    return None if address is None else (address.host, address.port)
+
+
+async def _dump_on_signal(node: Node) -> None:
+    """SIGUSR1: the task tree and the sizes of all queues, on stderr."""
+    with trio.open_signal_receiver(signal.SIGUSR1) as signals:
+        async for _ in signals:
+            sys.stderr.write(_report(node))
+
+
+def _report(node: Node) -> str:
+    lines = [
+        f"engine: height {node.engine.executor.executed}, pool {len(node.engine.pool)} batches, "
+        f"mempool {len(node.engine.admission.mempool)} transactions, links {len(node.engine.router.links)}",
+        f"verifier: {node.driver.verifier.submissions_waiting} submissions waiting",
+    ]
+
+    def walk(task: trio.lowlevel.Task, depth: int) -> None:
+        lines.append("  " * depth + task.name)
+        for nursery in task.child_nurseries:
+            for child in nursery.child_tasks:
+                walk(child, depth + 1)
+
+    root = trio.lowlevel.current_root_task()
+    if root is not None:
+        walk(root, 0)
+    return "\n".join(lines) + "\n"
+
+
+@contextmanager
+def opened(home: Home, accept_resign_risk: bool = False) -> Iterator[Node]:
+    """The node over its stores, under the home's exclusive lock. Raises ConfigError, StoreError, Divergence."""
+    founding = home.founding
+    with ExitStack() as stack:
+        stack.enter_context(exclusive_lock(home.layout.lock))
+        home.data.mkdir(mode=0o700, exist_ok=True)
+        floor = SignFloor(home.layout.sign_floor)
+        map_size = home.config.node.map_gib << 30
+        _check_room(home)
+        ledger = LmdbLedgerStore(
+            home.ledger,
+            founding.chain,
+            home.node,
+            founding.header.hash,
+            map_size,
+            may_create=not floor.exists or accept_resign_risk,
+        )
+        stack.callback(ledger.close)
+        state = LmdbStateStore(home.state, founding.chain, map_size)
+        stack.callback(state.close)
+        standing = next((record for record in ledger.journal() if isinstance(record, ViewRecord)), None)
+        if (not floor.exists and ledger.tip() == 0) or accept_resign_risk:
+            floor.adopt(ledger.identity, ledger.tip(), standing)
+        else:
+            floor.check(ledger.identity, ledger.tip(), standing)
+        node = Node(home, ledger, state, floor)
+        stack.callback(node.engine.executor.close)
+        yield node
+
+
+def _check_room(home: Home) -> None:
+    usage = os.statvfs(home.data)
+    free_mib = usage.f_bavail * usage.f_frsize >> 20
+    if free_mib < home.config.node.free_mib_min:
+        raise ConfigError(
+            f"{home.data} has {free_mib} MiB free, node.free_mib_min asks for {home.config.node.free_mib_min}"
+        )
+
+
+async def serve(node: Node) -> None:
+    """Run until SIGTERM or SIGINT; the commit under way is finished first."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            async for number in signals:
+                log.info("node_stopping", signal=int(number))
+                nursery.cancel_scope.cancel()
+                return

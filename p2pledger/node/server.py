@@ -1,0 +1,285 @@
+"""What the client port answers: submissions, receipts with proofs, logs, blocks and status."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import trio
+
+from p2pledger import __version__
+from p2pledger.chain.block import Header
+from p2pledger.chain.receipt import Executed, ReceiptProof
+from p2pledger.chain.transaction import Transaction, parse
+from p2pledger.consensus.anchor import ANCHOR_HEADERS_MAX, Anchor, ReceiptEvidence
+from p2pledger.engine.engine import Engine
+from p2pledger.engine.events import Answer, BlockExecuted, Submitted
+from p2pledger.engine.ports import LedgerStore, StateSnapshot, StateStore
+from p2pledger.execution import keys
+from p2pledger.health import queries
+from p2pledger.network import api
+from p2pledger.network.clients import Session
+from p2pledger.node.driver import Driver, now
+from p2pledger.node.metrics import Metrics
+from p2pledger.node.verifier import Submission
+from p2pledger.primitives import merkle
+from p2pledger.primitives.errors import Code, Rejected, Unavailable
+from p2pledger.primitives.ids import AccountKey, Height, Nonce, TransactionId
+from p2pledger.state import tree
+
+SUBMISSIONS_MAX = 4_000
+"""Unverified submissions at which the node answers busy instead of queueing."""
+WAIT_MS_MAX = 60_000
+REMEMBERED_MAX = 20_000
+TREES_MAX = 32
+
+
+@dataclass
+class Server:
+    """Answers requests from the engine's state, on the driver's thread."""
+
+    engine: Engine
+    ledger: LedgerStore
+    state: StateStore
+    metrics: Metrics
+    driver: Driver = field(init=False)
+    _executed: trio.Event = field(default_factory=trio.Event)
+    _submitted: OrderedDict[TransactionId, tuple[AccountKey, Nonce]] = field(default_factory=OrderedDict)
+    _unindexed: OrderedDict[tuple[AccountKey, Nonce], Executed] = field(default_factory=OrderedDict)
+    """Receipts that used no nonce (a refused registration), of transactions handed in here."""
+    _trees: OrderedDict[Height, merkle.Tree] = field(default_factory=OrderedDict)
+
+    def role_of(self, account: AccountKey) -> str:
+        """What the chain knows a key as."""
+        return queries.role_of(account, self.engine.executor.state)
+
+    def on_executed(self, block: BlockExecuted) -> None:
+        """Wake those who wait for receipts."""
+        for executed, key in zip(block.receipts, block.keys, strict=True):
+            who = self._submitted.pop(executed.receipt.transaction, None)
+            if who is not None and key == (0, 0):
+                _remember(self._unindexed, who, executed)
+        event, self._executed = self._executed, trio.Event()
+        event.set()
+
+    async def handle(self, session: Session, request: api.Request) -> api.Reply:
+        """The answer to one request; refusals are answers too."""
+        try:
+            return await self._answer(session, request)
+        except Rejected as refusal:
+            return api.Failure(request.id, int(refusal.code), refusal.detail)
+        except Unavailable as error:
+            return api.Failure(request.id, int(Code.E_BUSY), str(error))
+
+    async def _answer(self, session: Session, request: api.Request) -> api.Reply:
+        match request:
+            case api.Submit():
+                return await self._submit(request)
+            case api.AwaitReceipt():
+                return await self._await_receipt(request)
+            case api.GetStatus():
+                return self._status(request)
+            case api.GetBlock():
+                return self._block(request)
+            case api.GetState():
+                return self._state(session, request)
+            case api.GetLog():
+                return self._log(session, request)
+            case api.GetAccount():
+                return self._account(session, request)
+            case api.GetConsents():
+                self._demand_right(session, request.pid)
+                found = queries.consents_of(request.pid, self.engine.executor.state)
+                return api.ConsentsReply(request.id, found)
+            case _:
+                assert_never(request)
+
+    # Transactions
+
+    async def _submit(self, request: api.Submit) -> api.Reply:
+        transaction = parse(request.transaction)
+        self.engine.admission.precheck(transaction, now())
+        if self.driver.verifier.submissions_waiting >= SUBMISSIONS_MAX:
+            raise Rejected(Code.E_BUSY, f"{SUBMISSIONS_MAX} submissions wait to be checked; try again later")
+        answer = await self._checked(transaction)
+        if answer.code is not Code.OK:
+            rejected = self.metrics.admission_rejected.get(answer.code)
+            if rejected is not None:
+                rejected.inc()
+            return api.Failure(request.id, int(answer.code), answer.detail)
+        self.metrics.admission_accepted.inc()
+        _remember(self._submitted, transaction.id, (transaction.body.sender, transaction.body.nonce))
+        return api.Accepted(request.id, transaction.id)
+
+    async def _checked(self, transaction: Transaction) -> Answer:
+        """Signatures in the verifier's threads, then admission by the engine."""
+        ready = trio.Event()
+        answers: list[Answer] = []
+
+        def answered(answer: Answer) -> None:
+            answers.append(answer)
+            ready.set()
+
+        def verified(checked: Transaction, refusal: Rejected | None) -> None:
+            if refusal is not None:
+                answered(Answer(0, checked.id, refusal.code, refusal.detail))
+            else:
+                self.driver.hand_in(lambda ticket: Submitted(ticket, checked), answered)
+
+        self.driver.submit(Submission(transaction, verified))
+        await ready.wait()
+        return answers[0]
+
+    async def _await_receipt(self, request: api.AwaitReceipt) -> api.Reply:
+        with trio.move_on_after(min(request.timeout_ms, WAIT_MS_MAX) / 1000):
+            while True:
+                waiting = self._executed
+                executed = self._receipt(request.account, request.nonce)
+                if executed is not None and not request.proven:
+                    return api.ReceiptReply(request.id, executed, None)
+                if executed is not None:
+                    evidence = self._evidence(executed)
+                    if evidence is not None:
+                        return api.ReceiptReply(request.id, executed, evidence)
+                await waiting.wait()
+        return api.Failure(request.id, int(Code.E_BUSY), f"no receipt of nonce {request.nonce} yet")
+
+    def _receipt(self, account: AccountKey, nonce: Nonce) -> Executed | None:
+        number = keys.account_number(account, self.engine.executor.state)
+        if number is not None:
+            executed = self.engine.executor.receipt(number, nonce)
+            if executed is not None:
+                return executed if executed.receipt.height <= self.ledger.tip() else None
+        return self._unindexed.get((account, nonce))
+
+    def _evidence(self, executed: Executed) -> ReceiptEvidence | None:
+        """The proof of a receipt, once a committed header carries its height's effects root."""
+        height = executed.receipt.height
+        anchor = self._anchor(height, lambda header_executed: header_executed >= height)
+        if anchor is None:
+            return None
+        effects = self._effects_tree(height)
+        proof = ReceiptProof(effects.size, effects.path(executed.receipt.index))
+        return ReceiptEvidence(executed, proof, anchor)
+
+    def _effects_tree(self, height: Height) -> merkle.Tree:
+        known = self._trees.get(height)
+        if known is None:
+            known = merkle.Tree(self.engine.executor.effects_leaves(height))
+            self._trees[height] = known
+            if len(self._trees) > TREES_MAX:
+                self._trees.popitem(last=False)
+        return known
+
+    def _anchor(self, above: Height, is_wanted: Callable[[Height], bool]) -> Anchor | None:
+        """The headers from the first above a height that is wanted up to one with a certificate of its own."""
+        tip = self.ledger.tip()
+        headers: list[Header] = []
+        for height in range(above + 1, min(tip, above + ANCHOR_HEADERS_MAX) + 1):
+            record = self.ledger.block(Height(height))
+            if record is None:
+                return None
+            if headers or is_wanted(record.header.executed_height):
+                headers.append(record.header)
+                if record.certificate is not None:
+                    return Anchor(tuple(headers), record.certificate)
+        return None
+
+    # State and logs
+
+    def _demand_right(self, session: Session, pid: bytes) -> None:
+        if not queries.may_see_patient(session.account, pid, self.engine.executor.state):
+            raise Rejected(Code.E_ROLE, f"key {session.account.hex()} may not see what concerns pid {pid.hex()}")
+
+    def _checkpoint(self) -> tuple[StateSnapshot, Anchor]:
+        """A snapshot of the last flushed checkpoint with an anchor of its root; the caller closes the snapshot."""
+        snapshot = self.state.snapshot()
+        height = snapshot.height
+        anchor = None if height == 0 else self._anchor(height, lambda executed: executed >= height)
+        if anchor is None:
+            snapshot.close()
+            raise Unavailable(f"the state root of checkpoint {height} is not in a committed header yet; try again soon")
+        return snapshot, anchor
+
+    def _state(self, session: Session, request: api.GetState) -> api.Reply:
+        if self.role_of(session.account) != "organisation":
+            raise Rejected(Code.E_ROLE, "raw state is for member organisations only")
+        snapshot, anchor = self._checkpoint()
+        try:
+            proof = tree.prove(snapshot.tree, request.key)
+            return api.StateReply(request.id, snapshot.height, snapshot.get(request.key), proof, anchor)
+        finally:
+            snapshot.close()
+
+    def _log(self, session: Session, request: api.GetLog) -> api.Reply:
+        self._demand_right(session, request.pid)
+        snapshot, anchor = self._checkpoint()
+        try:
+            key = queries.log_head_key(request.pid)
+            lines = queries.log_lines(request.pid, snapshot)
+            newer = queries.log_lines(request.pid, self.engine.executor.state, len(lines) + 1)
+            proof = tree.prove(snapshot.tree, key)
+            return api.LogReply(
+                request.id, request.pid, snapshot.height, lines, snapshot.get(key), proof, anchor, newer
+            )
+        finally:
+            snapshot.close()
+
+    def _account(self, session: Session, request: api.GetAccount) -> api.Reply:
+        state = self.engine.executor.state
+        number = keys.account_number(session.account, state)
+        highest = 0 if number is None else keys.window_at(keys.nonces(number), state).highest
+        return api.AccountReply(request.id, self.role_of(session.account), Nonce(highest + 1))
+
+    # Blocks and status
+
+    def _block(self, request: api.GetBlock) -> api.Reply:
+        height = request.height or self.ledger.tip()
+        record = self.ledger.block(Height(height)) if height else None
+        if record is None:
+            raise Rejected(Code.E_NOT_FOUND, f"there is no block {height}; the tip is {self.ledger.tip()}")
+        receipts = tuple(self.engine.executor.receipts_at(Height(height)))
+        return api.BlockReply(request.id, record.header, record.certificate, receipts, len(receipts))
+
+    def _status(self, request: api.GetStatus) -> api.Reply:
+        engine = self.engine
+        replica = engine.replica
+        founding = engine.founding
+        names = {card.node: card.name for card in founding.genesis.cards}
+        primary = founding.validators.node_of(replica.primary)
+        peers = tuple(
+            api.ValidatorStatus(
+                name,
+                node,
+                node in engine.router.links,
+                engine.statuses[node].committed if node in engine.statuses else Height(0),
+            )
+            for node, name in sorted(names.items(), key=lambda item: item[1])
+            if node != engine.me
+        )
+        return api.StatusReply(
+            id=request.id,
+            chain=founding.chain,
+            version=__version__,
+            node=engine.me,
+            is_ready=engine.is_ready,
+            epoch=replica.epoch,
+            view=replica.view,
+            is_active=replica.is_active,
+            height=self.ledger.tip(),
+            executed=engine.executor.executed,
+            block_time_ms=engine.executor.last.time_ms,
+            primary=names[primary],
+            n=founding.validators.n,
+            f=founding.tolerated_faults,
+            q=founding.validators.q,
+            pending_transactions=len(engine.admission.mempool) + engine.pool.transactions,
+            view_changes=engine.view_changes,
+            peers=peers,
+        )
+
+
+def _remember(memory: OrderedDict, key: object, value: object) -> None:  # type: ignore[type-arg]
+    memory[key] = value
+    if len(memory) > REMEMBERED_MAX:
+        memory.popitem(last=False)

@@ -1,0 +1,135 @@
+"""Checks signatures off the driver's thread: votes first, then peers' batches, then clients' transactions.
+
+libsodium releases the interpreter lock, so worker threads really run beside the driver. Queues are bounded by
+what the engine asks for (votes, wanted batches) and by the client port's intake control (submissions).
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import trio
+
+from p2pledger.chain.batch import batch_id, check_batch, parse_batch
+from p2pledger.chain.genesis import Founding
+from p2pledger.chain.transaction import Transaction, check_signatures
+from p2pledger.consensus.verification import verify_message
+from p2pledger.engine.events import BatchVerified, EngineEvent, MessageBad, MessageVerified, VerifyBatch, VerifyMessage
+from p2pledger.primitives.errors import InvalidInput, Rejected
+from p2pledger.primitives.ids import Epoch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CHUNK = 64
+"""Votes or submissions in one job: long enough to pay for the thread, short enough not to delay a vote."""
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A client's transaction whose signatures nobody has checked yet."""
+
+    transaction: Transaction
+    done: Callable[[Transaction, Rejected | None], None]
+    """Called on the driver's thread."""
+
+
+@dataclass
+class Verifier:
+    """`threads` workers; with 0, everything is checked on the spot."""
+
+    founding: Founding
+    post: Callable[[EngineEvent], None]
+    threads: int
+    checked: int = 0
+    """Jobs' signatures, for the metric."""
+    bad: int = 0
+    _votes: deque[VerifyMessage] = field(default_factory=deque)
+    _batches: deque[VerifyBatch] = field(default_factory=deque)
+    _submissions: deque[Submission] = field(default_factory=deque)
+    _wake: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def submissions_waiting(self) -> int:
+        return len(self._submissions)
+
+    def ask_message(self, job: VerifyMessage) -> None:
+        """Queue an agreement message."""
+        self._votes.append(job)
+        self._wake.set()
+
+    def ask_batch(self, job: VerifyBatch) -> None:
+        """Queue a batch."""
+        self._batches.append(job)
+        self._wake.set()
+
+    def ask_submission(self, job: Submission) -> None:
+        """Queue a client's transaction."""
+        self._submissions.append(job)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """The workers, until cancelled."""
+        limiter = trio.CapacityLimiter(max(1, self.threads))
+        async with trio.open_nursery() as nursery:
+            for _ in range(max(1, self.threads)):
+                nursery.start_soon(self._work, limiter)
+
+    async def _work(self, limiter: trio.CapacityLimiter) -> None:
+        while True:
+            if self._votes:
+                votes = [self._votes.popleft() for _ in range(min(CHUNK, len(self._votes)))]
+                for event in await self._call(limiter, self._check_votes, votes):
+                    self.post(event)
+            elif self._batches:
+                batch = self._batches.popleft()
+                self.post(await self._call(limiter, self._check_batch, batch))
+            elif self._submissions:
+                jobs = [self._submissions.popleft() for _ in range(min(CHUNK, len(self._submissions)))]
+                for job, refusal in zip(jobs, await self._call(limiter, self._check_all, jobs), strict=True):
+                    job.done(job.transaction, refusal)
+            else:
+                self._wake = trio.Event()
+                await self._wake.wait()
+
+    async def _call(self, limiter: trio.CapacityLimiter, check: Callable[[T], R], job: T) -> R:
+        if self.threads == 0:
+            await trio.lowlevel.checkpoint()
+            return check(job)
+        return await trio.to_thread.run_sync(check, job, limiter=limiter)
+
+    def _check_votes(self, jobs: list[VerifyMessage]) -> list[EngineEvent]:
+        events: list[EngineEvent] = []
+        for job in jobs:
+            self.checked += 1
+            try:
+                verified = verify_message(job.signed, self.founding.chain, Epoch(0), self.founding.validators)
+                events.append(MessageVerified(job.node, verified))
+            except InvalidInput as error:
+                self.bad += 1
+                events.append(MessageBad(job.node, str(error)))
+        return events
+
+    def _check_batch(self, job: VerifyBatch) -> EngineEvent:
+        key = batch_id(job.data)
+        try:
+            batch = parse_batch(job.data)
+            transactions = check_batch(self.founding.chain, batch)
+        except InvalidInput as error:
+            self.bad += 1
+            return MessageBad(job.node, str(error), key)
+        self.checked += 1 + sum(len(item.envelope.signatures) for item in transactions)
+        return BatchVerified(job.node, key, batch, transactions, job.data)
+
+    def _check_all(self, jobs: list[Submission]) -> list[Rejected | None]:
+        verdicts: list[Rejected | None] = []
+        for job in jobs:
+            self.checked += len(job.transaction.envelope.signatures)
+            try:
+                check_signatures(job.transaction)
+                verdicts.append(None)
+            except Rejected as refusal:
+                self.bad += 1
+                verdicts.append(refusal)
+        return verdicts
