@@ -1,0 +1,152 @@
+"""What operations can say, and what is refused before it is run."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import inspect
+
+from p2pledger.chain.genesis import OrganisationKind
+from p2pledger.health import access, consent, directory, log, records
+from p2pledger.health.events import Event
+from p2pledger.health.operations import (
+    AccessRequest,
+    ConsentRevoke,
+    IdentitySuspend,
+    Operation,
+    actor_commit,
+    decode_operations,
+)
+from p2pledger.primitives.codec import Record, encode
+from p2pledger.primitives.crypto import Domain, tagged_hash
+from p2pledger.primitives.errors import Code, Rejected
+from tests.unit.execution.ledger import id16
+from tests.unit.health import policies
+
+STATE = (directory.Organisation, directory.Identity, directory.Credential, directory.KeyOwner)
+STATE_AND_LOG = (*STATE, consent.Consent, access.Access, records.Batch, log.LogLine, log.LogHead)
+
+
+def _free_fields(kind: inspect.Type, path: str) -> list[str]:
+    """The paths of all fields under `kind` that could hold text or bytes of any length."""
+    match kind:
+        case inspect.StrType():
+            return [path]
+        case inspect.BytesType():
+            return [] if kind.max_length is not None and kind.max_length <= 64 else [path]
+        case inspect.StructType():
+            name = kind.cls.__name__
+            return [found for field in kind.fields for found in _free_fields(field.type, f"{name}.{field.name}")]
+        case inspect.UnionType():
+            return [found for part in kind.types for found in _free_fields(part, path)]
+        case inspect.TupleType():
+            return [found for part in kind.item_types for found in _free_fields(part, path)]
+        case inspect.VarTupleType():
+            return _free_fields(kind.item_type, path)
+        case inspect.IntType() | inspect.BoolType() | inspect.NoneType() | inspect.LiteralType():
+            return []
+        case _:
+            return [f"{path}: {kind}"]
+
+
+class Chatty(Record, frozen=True):
+    """What a schema must not be."""
+
+    note: str
+    blob: bytes
+
+
+def test_no_schema_has_a_free_text_field() -> None:
+    """F-29: operations, events and state hold only fixed bytes, numbers, closed codes and organisations' names."""
+    assert _free_fields(inspect.type_info(Chatty), "") == ["Chatty.note", "Chatty.blob"], "the scanner sees them"
+    found = {
+        path
+        for kind in (Operation, Event, *STATE_AND_LOG)
+        for path in _free_fields(inspect.type_info(kind), "")
+    }
+    assert found == {"OrganisationRegister.name", "Organisation.name"}
+
+
+def test_the_longest_code_words_are_listed() -> None:
+    """F-29, I-15: these closed words may stand in blocks, so a scan for record text must allow them."""
+    words = {
+        str(value)
+        for kind in (Operation, Event, *STATE_AND_LOG, OrganisationKind)
+        for value in _literals(inspect.type_info(kind))
+    }
+    assert all(word.isascii() and len(word) <= 16 for word in words)
+
+
+def _literals(kind: inspect.Type) -> list[Any]:
+    parts: list[inspect.Type] = []
+    match kind:
+        case inspect.LiteralType():
+            return list(kind.values)
+        case inspect.StructType():
+            parts = [field.type for field in kind.fields]
+        case inspect.UnionType():
+            parts = list(kind.types)
+        case inspect.TupleType():
+            parts = list(kind.item_types)
+        case inspect.VarTupleType():
+            parts = [kind.item_type]
+        case _:
+            return []
+    return [value for part in parts for value in _literals(part)]
+
+
+REQUEST = policies.request_record(
+    {
+        "pid": "me",
+        "basis": None,
+        "purpose": "TREAT",
+        "actor": ("person", "p1", 1),
+        "compartments": [0],
+        "labels": [],
+        "months": None,
+        "records": 1,
+        "has_reason": False,
+    }
+)
+
+
+def test_every_kind_comes_back_as_it_was() -> None:
+    """Decoding is the inverse of encoding."""
+    operations = (IdentitySuspend(id16("x")), ConsentRevoke(id16("c"), "withdrawn"))
+    assert decode_operations(encode(operations)) == operations
+    assert decode_operations(encode((REQUEST,))) == (REQUEST,)
+
+
+def _refused(data: bytes) -> Code:
+    with pytest.raises(Rejected) as caught:
+        decode_operations(data)
+    return caught.value.code
+
+
+def test_an_access_request_travels_alone() -> None:
+    """E_ALONE: its decision must not be undone by an operation beside it."""
+    assert _refused(encode((REQUEST, IdentitySuspend(id16("x"))))) == Code.E_ALONE
+    assert _refused(encode((IdentitySuspend(id16("x")), REQUEST))) == Code.E_ALONE
+    assert _refused(encode((REQUEST, REQUEST))) == Code.E_ALONE
+
+
+def test_what_is_not_an_operation_is_refused() -> None:
+    """Unknown kinds, wrong shapes, too many and none each have their code."""
+    suspend = IdentitySuspend(id16("x"))
+    assert _refused(b"\x91\x92\x63\x01") == Code.E_UNKNOWN_KIND
+    assert _refused(encode((suspend,)) + b"\0") == Code.E_FORMAT
+    assert _refused(b"") == Code.E_FORMAT
+    assert _refused(b"\x90") == Code.E_FORMAT
+    assert _refused(b"\x91\x92\x04\xc4\x01x") == Code.E_FORMAT
+    assert _refused(b"\x91" * 60_000) == Code.E_FORMAT
+    assert _refused(encode((suspend,) * 65)) == Code.E_TOO_LARGE
+    unlisted = msgspec.structs.replace(REQUEST, purpose="curiosity")  # type: ignore[arg-type]
+    assert _refused(encode((unlisted,))) == Code.E_FORMAT
+
+
+def test_an_actor_commitment_is_over_salt_kind_and_name() -> None:
+    """What wallets of other makers must compute as well."""
+    opening = REQUEST.actor_opening
+    assert opening is not None and isinstance(REQUEST, AccessRequest)
+    expected = tagged_hash(Domain.ACTOR, encode((opening.salt, "person", opening.handle)))
+    assert actor_commit(opening) == expected
