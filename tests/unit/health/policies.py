@@ -18,7 +18,21 @@ from tests.unit.health import reference_evaluator as reference
 
 Plain = dict[str, Any]
 GRANTED = ["TREAT", "TREAT", "COC", "ETREAT", "CLINTRL", "HPAYMT", "COVERAGE", "HRESCH", "PATRQT"]
-ASKED = ["TREAT", "TREAT", "TREAT", "TREAT", "COC", "POPHLTH", "ETREAT", "ERTREAT", "BTG", "CLINTRL", "ELIGVER", "CLINTRCH", "HMARKT"]
+ASKED = [
+    "TREAT",
+    "TREAT",
+    "TREAT",
+    "TREAT",
+    "COC",
+    "POPHLTH",
+    "ETREAT",
+    "ERTREAT",
+    "BTG",
+    "CLINTRL",
+    "ELIGVER",
+    "CLINTRCH",
+    "HMARKT",
+]
 ACTORS = [
     ("person", "p1", 1),
     ("person", "p2", 1),

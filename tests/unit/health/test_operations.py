@@ -59,11 +59,7 @@ class Chatty(Record, frozen=True):
 def test_no_schema_has_a_free_text_field() -> None:
     """F-29: operations, events and state hold only fixed bytes, numbers, closed codes and organisations' names."""
     assert _free_fields(inspect.type_info(Chatty), "") == ["Chatty.note", "Chatty.blob"], "the scanner sees them"
-    found = {
-        path
-        for kind in (Operation, Event, *STATE_AND_LOG)
-        for path in _free_fields(inspect.type_info(kind), "")
-    }
+    found = {path for kind in (Operation, Event, *STATE_AND_LOG) for path in _free_fields(inspect.type_info(kind), "")}
     assert found == {"OrganisationRegister.name", "Organisation.name"}
 
 

@@ -111,9 +111,7 @@ class World(Ledger):
         assert kept is not None and kept.decision == event.decision
         return event
 
-    def events(
-        self, sender: SigningKey, *operations: Record, cosigners: Sequence[SigningKey] = ()
-    ) -> list[Event]:
+    def events(self, sender: SigningKey, *operations: Record, cosigners: Sequence[SigningKey] = ()) -> list[Event]:
         effects = self.run(self.signed(sender, *operations, cosigners=cosigners))
         assert not effects.alarms, effects.alarms
         assert effects.receipts[0].receipt.code == Code.OK, Code(effects.receipts[0].receipt.code)
