@@ -53,6 +53,11 @@ def key_hash(key: bytes) -> bytes:
     return tagged_hash(Domain.STATE_KEY, key)
 
 
+def value_hash(value: bytes) -> bytes:
+    """What the tree knows of a value."""
+    return sha256(value)
+
+
 def update(read: Read, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, dict[bytes, bytes | None]]:
     """The root after `changes` (state key to new value, None deletes), and the records that change with it.
 
@@ -78,13 +83,13 @@ def _by_bucket(changes: Mapping[bytes, bytes | None]) -> dict[int, dict[bytes, b
     buckets: dict[int, dict[bytes, bytes | None]] = {}
     for key, value in changes.items():
         hashed = key_hash(key)
-        buckets.setdefault(_bucket_of(hashed), {})[hashed] = None if value is None else sha256(value)
+        buckets.setdefault(_bucket_of(hashed), {})[hashed] = None if value is None else value_hash(value)
     return buckets
 
 
 def _changed(old: bytes, pairs: Mapping[bytes, bytes | None]) -> bytes:
     """The bucket record after these pairs of hashes were set or removed."""
-    kept = {pair[:32]: pair[32:] for pair in _pairs(old)}
+    kept = _as_dict(old)
     for hashed, value in pairs.items():
         if value is None:
             kept.pop(hashed, None)
@@ -106,6 +111,19 @@ def _parents(read: Read, level: int, hashes: Mapping[int, bytes]) -> dict[int, b
 def root(read: Read) -> bytes:
     """The root of the stored tree."""
     return _node(read, LEVELS, 0)
+
+
+def bucket_pairs(read: Read, hashed: bytes) -> dict[bytes, bytes]:
+    """(key hash to value hash) of the bucket into which a key hash belongs."""
+    return _as_dict(read(_bucket_key(_bucket_of(hashed))) or b"")
+
+
+def rebuilt_root(read: Read) -> bytes:
+    """The root computed from the buckets alone, in which no stored node has a say: for audits."""
+    level = [merkle.root(_pairs(read(_bucket_key(bucket)) or b"")) for bucket in range(2**LEVELS)]
+    while len(level) > 1:
+        level = [merkle.node_hash(level[i], level[i + 1]) for i in range(0, len(level), 2)]
+    return level[0]
 
 
 def prove(read: Read, key: bytes) -> StateProof:
@@ -134,7 +152,7 @@ def check_state_proof(proof: StateProof, key: bytes, value: bytes | None, root: 
     if proof_root(proof, index) != root:
         raise ProofError(f"the state proof does not lead to root {root.hex()}")
     found = dict(proof.leaves).get(hashed)
-    wanted = None if value is None else sha256(value)
+    wanted = None if value is None else value_hash(value)
     if found != wanted:
         said = "is absent" if found is None else f"has a value with hash {found.hex()}"
         claimed = "absence" if wanted is None else f"a value with hash {wanted.hex()}"
@@ -168,3 +186,7 @@ def _node(read: Read, level: int, index: int) -> bytes:
 
 def _pairs(record: bytes) -> list[bytes]:
     return [record[i : i + PAIR_BYTES] for i in range(0, len(record), PAIR_BYTES)]
+
+
+def _as_dict(record: bytes) -> dict[bytes, bytes]:
+    return {pair[:32]: pair[32:] for pair in _pairs(record)}
