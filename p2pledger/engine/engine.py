@@ -445,7 +445,7 @@ class Engine:
         self._deadlines.pop("seal", None)
 
     def _seal(self, transactions: list[Transaction]) -> Iterator[EngineEffect]:
-        self._sequence += 1
+        self._sequence = max(self._sequence, self._origin_window(self.me).highest) + 1
         data = seal(self.chain, self._node_key, self._sequence, [item.data for item in transactions])
         key = batch_id(data)
         self._own_unordered.add(key)
@@ -607,6 +607,9 @@ class Engine:
         if request is None:
             return
         parent = request.parent
+        if request.view != self.replica.view or parent.height < self.executor.executed:
+            self._build = None  # asked for before the chain moved on
+            return
         if self.executor.executed < parent.height + 1 - self.founding.parameters.window:
             return
         windows = self._windows(parent)
