@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import click
+from click.shell_completion import CompletionItem
 
 from p2pledger.cli.output import FORMS, Session
 from p2pledger.primitives.errors import (
@@ -77,6 +78,10 @@ class LazyGroup(click.Group):
         command = getattr(import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        nouns = [CompletionItem(name, help=noun.help) for name, noun in NOUNS.items() if name.startswith(incomplete)]
+        return [*nouns, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

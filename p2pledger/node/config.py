@@ -8,10 +8,9 @@ Every mistake raises ConfigError with the dotted path, the value and the rule.
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -26,8 +25,7 @@ MIB = 1024 * 1024
 Positive = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where somebody listens or is dialled; port 0 = any free one."""
 
     host: str
