@@ -1,0 +1,179 @@
+"""Sealed records and their manifest: what a custodian keeps, and what it hands to the patient.
+
+A record is encrypted with a key of its own, which is sealed to the custodian and to the patient. The manifest says
+what each record is and holds the salts; it is sealed to the same two. The chain sees roots and handles only.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from p2pledger.client.commitments import RecordLeaf, RecordRef
+from p2pledger.client.sealing import BoxKey, decrypt, encrypt, new_key, seal_to
+from p2pledger.health.operations import Month, Schema
+from p2pledger.primitives import limits
+from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.crypto import sha256
+from p2pledger.primitives.errors import InvalidInput
+from p2pledger.primitives.ids import U64, Bytes16, Bytes32
+
+_XCHACHA20_POLY1305 = 1
+_OBJECT_BYTES_MAX = limits.FHIR_RESOURCE_BYTES_MAX + 4096
+_MANIFEST_BYTES_MAX = 1024 * limits.FHIR_ENTRIES_MAX
+"""An entry is about 350 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Custodian:
+    """An organisation's secrets for keeping records."""
+
+    organisation: bytes
+    box: BoxKey
+    handle_key: bytes
+
+    def __repr__(self) -> str:
+        return f"Custodian({self.organisation.hex()})"
+
+    @staticmethod
+    def of_box_seed(organisation: bytes, box_seed: bytes) -> "Custodian":
+        """From the secret of the organisation's X25519 key alone."""
+        handle_key = blake2b(b"handles", key=box_seed, digest_size=32, person=b"p2pl/vault/1").digest()
+        return Custodian(organisation, BoxKey(box_seed), handle_key)
+
+    def handle(self, pid: bytes, kind: str, name: str) -> bytes:
+        """The handle of a class, label or compartment of one patient: stable for us, random to everybody else."""
+        return self.derived(encode(("handle", pid, kind, name)))
+
+    def derived(self, data: bytes) -> bytes:
+        """16 bytes that only we can compute."""
+        return blake2b(data, key=self.handle_key, digest_size=16, person=b"p2pl/vault/1").digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """To whom a batch belongs: a pid at this custodian and the patient's box key there."""
+
+    pid: bytes
+    box: bytes
+
+
+class ManifestEntry(Record, frozen=True):
+    """What one record is, for those who may know."""
+
+    index: U64
+    object: Bytes32
+    """SHA-256 of the sealed object: its name in the vault."""
+    salt: Bytes32
+    commitment: Bytes32
+    media_type: str
+    size: U64
+    resource_type: str
+    resource_id: str | None
+    clinical_date: str | None
+    month: Month
+    resource_class: str
+    labels: tuple[str, ...]
+    compartment: Bytes16
+    encounter: str | None
+    organisations: tuple[str, ...]
+    """Ids of the organisations the resource refers to, as the resource writes them."""
+
+
+class HandleName(Record, frozen=True):
+    """What a handle on the chain stands for."""
+
+    handle: Bytes16
+    kind: Literal["class", "label", "compartment"]
+    name: str
+    """For a compartment `class` or `class/label+label`."""
+
+
+class Manifest(Record, frozen=True):
+    """A batch as its custodian and its patient know it."""
+
+    batch_id: Bytes16
+    pid: Bytes16
+    custodian: Bytes16
+    author_org: Bytes16
+    entries: Annotated[tuple[ManifestEntry, ...], Meta(min_length=1, max_length=limits.FHIR_ENTRIES_MAX)]
+    handles: tuple[HandleName, ...]
+    schema: Schema
+
+    def leaves(self) -> list[RecordLeaf]:
+        """The leaves of the batch's tree; their root stands on the chain."""
+        return [
+            RecordLeaf(
+                entry.index, entry.commitment, None, entry.object, self.author_org, entry.month, (entry.compartment,)
+            )
+            for entry in self.entries
+        ]
+
+    def ref(self, index: int) -> RecordRef:
+        return RecordRef(self.batch_id, index)
+
+    def compartments(self, *classes: str) -> tuple[bytes, ...]:
+        """The handles of all compartments of these classes, sensitive ones too, ascending."""
+        names = self.handles
+        return tuple(sorted(n.handle for n in names if n.kind == "compartment" and n.name.split("/")[0] in classes))
+
+
+class _Sealed(Record, frozen=True):
+    """An encrypted object with its key, once for each who may open it."""
+
+    algorithm: int
+    nonce: Annotated[bytes, Meta(min_length=24, max_length=24)]
+    ciphertext: bytes
+    keys: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=4)]
+    """Sealed boxes: the custodian's first, then the patient's."""
+
+
+def _seal(data: bytes, context: bytes, readers: Sequence[bytes]) -> bytes:
+    key = new_key()
+    nonce, ciphertext = encrypt(key, data, context)
+    return encode(_Sealed(_XCHACHA20_POLY1305, nonce, ciphertext, tuple(seal_to(reader, key) for reader in readers)))
+
+
+def _open(sealed: bytes, context: bytes, reader: BoxKey, bytes_max: int) -> bytes:
+    parts = decode(_Sealed, sealed, bytes_max)
+    if parts.algorithm != _XCHACHA20_POLY1305:
+        raise InvalidInput(f"algorithm {parts.algorithm} is not known; 1 is XChaCha20-Poly1305")
+    for box in parts.keys:
+        try:
+            key = reader.open(box)
+        except InvalidInput:
+            continue  # sealed to the other of the two
+        return decrypt(key, parts.nonce, parts.ciphertext, context)
+    raise InvalidInput(f"not sealed to key {reader.public.hex()}")
+
+
+def _record_context(ref: RecordRef, pid: bytes, custodian: bytes) -> bytes:
+    return encode(("p2pl/record/1", ref, pid, custodian))
+
+
+def seal_record(data: bytes, ref: RecordRef, custodian: Custodian, patient: Patient) -> tuple[bytes, bytes]:
+    """(name, sealed object) of a record, for its custodian and its patient. Raises InvalidInput for a bad key."""
+    context = _record_context(ref, patient.pid, custodian.organisation)
+    sealed = _seal(data, context, (custodian.box.public, patient.box))
+    return sha256(sealed), sealed
+
+
+def open_record(sealed: bytes, ref: RecordRef, manifest: Manifest, reader: BoxKey) -> bytes:
+    """The bytes of a record; raises InvalidInput for another reader, another record or a changed byte."""
+    return _open(sealed, _record_context(ref, manifest.pid, manifest.custodian), reader, _OBJECT_BYTES_MAX)
+
+
+_MANIFEST_CONTEXT = b"p2pl/manifest/1"
+
+
+def seal_manifest(manifest: Manifest, custodian: Custodian, patient: Patient) -> bytes:
+    """The manifest for its custodian and its patient."""
+    return _seal(encode(manifest), _MANIFEST_CONTEXT + manifest.batch_id, (custodian.box.public, patient.box))
+
+
+def open_manifest(sealed: bytes, batch_id: bytes, reader: BoxKey) -> Manifest:
+    """The manifest of a batch; raises InvalidInput for another reader, another batch or a changed byte."""
+    data = _open(sealed, _MANIFEST_CONTEXT + batch_id, reader, _MANIFEST_BYTES_MAX + 4096)
+    return decode(Manifest, data, _MANIFEST_BYTES_MAX)
