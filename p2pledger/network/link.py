@@ -149,11 +149,8 @@ class Link:
         self._outbox = Outbox(settings.out_bytes_max)
         self._scope = trio.CancelScope()
         self._reason = "closed by the other side"
-
-    @property
-    def is_up(self) -> bool:
-        """Whether nobody has dropped it yet."""
-        return not self._scope.cancel_called
+        self.is_up = True
+        """Nobody has dropped it yet."""
 
     def push(self, frame: bytes) -> bool:
         """Queue a frame. A full queue drops the link instead.
@@ -174,6 +171,7 @@ class Link:
     def drop(self, reason: str) -> None:
         """End the link; the first reason stands."""
         if self.is_up:
+            self.is_up = False
             self._reason = reason
             self._scope.cancel()
 

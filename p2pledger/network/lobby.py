@@ -95,7 +95,7 @@ class Lobby:
     async def visit(self, address: str) -> AsyncIterator[None]:
         """Run a handshake from `address`. Raises Unavailable when it took too long or had to make room."""
         if len(self._visitors) >= self.visitors_max:
-            self._make_room()
+            self._make_room(address)
         with trio.move_on_after(self.seconds) as scope:
             visitor = _Visitor(address, scope)
             self._visitors[visitor] = None
@@ -106,8 +106,8 @@ class Lobby:
         if scope.cancelled_caught:
             raise Unavailable(f"no handshake within {self.seconds:g} s, or crowded out by others")
 
-    def _make_room(self) -> None:
-        [(crowd, _)] = Counter(visitor.address for visitor in self._visitors).most_common(1)
+    def _make_room(self, newcomer: str) -> None:
+        [(crowd, _)] = Counter([*(visitor.address for visitor in self._visitors), newcomer]).most_common(1)
         oldest = next(visitor for visitor in self._visitors if visitor.address == crowd)
         del self._visitors[oldest]
         oldest.scope.cancel()

@@ -87,6 +87,8 @@ class PeerLinks:
         settings: LinkSettings | None = None,
     ) -> None:
         self.node = NodeId(key.public)
+        self.port = 0
+        """Where we listen; 0 before `serve` has reported it."""
         self.settings = settings or LinkSettings()
         self.counters = LinkCounters()
         self.refusals: deque[LinkRefused] = deque(maxlen=32)
@@ -136,7 +138,8 @@ class PeerLinks:
                 for listener in listeners:
                     nursery.start_soon(accept_forever, listener, self._accept, nursery, self._on_full)
                 self._start_dialers()
-                task_status.started(int(listeners[0].socket.getsockname()[1]))
+                self.port = int(listeners[0].socket.getsockname()[1])
+                task_status.started(self.port)
         finally:
             self._nursery = None
             self._dialers.clear()

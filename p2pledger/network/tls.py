@@ -87,12 +87,14 @@ def proven_key(stream: TlsStream) -> NodeId:
 def tls_reason(error: BaseException) -> str:
     """Why a stream broke: trio says only that it did and keeps the TLS library's reason in the cause."""
     cause = error.__cause__
+    if isinstance(cause, BaseExceptionGroup):  # one for each address that a name has
+        cause = cause.exceptions[-1]
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"certificate refused: {cause.verify_message}"
     if isinstance(cause, ssl.SSLError):
         return f"TLS: {(cause.reason or str(cause)).lower().replace('_', ' ')}"
     if isinstance(cause, OSError):
-        return cause.strerror or str(cause)
+        return os.strerror(cause.errno) if cause.errno else str(cause)
     return str(error) or type(error).__name__
 
 
