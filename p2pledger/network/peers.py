@@ -243,7 +243,6 @@ class PeerLinks:
             await self._fail(node, f"no link within {limits.HANDSHAKE_S_MAX:g} s" if too_slow else tls_reason(error))
             return
         metered.trust()
-        self.failures.pop(node, None)
         try:
             await self._run_link(stream, node, dialer=self.node)
         finally:
@@ -285,6 +284,7 @@ class PeerLinks:
             await rival.closed.wait()
         if node not in self._peers:  # removed during the handshake
             return False
+        self.failures.pop(node, None)
         self._links[node] = link
         self.counters.links_up += 1
         return True
