@@ -1,13 +1,15 @@
-"""A client of the ledger: hands transactions in, waits for their receipts, and believes only what it can verify.
+"""A ledger as its clients see it: several nodes, of which some may be silent, slow or lying.
 
-It knows the signed genesis and nothing else. Every receipt comes with a proof against a header that a quorum has
-committed. When a node is silent, the identical bytes go through f + 1 others; the nonce makes them execute once.
+Nothing is believed that a quorum has not signed: receipts, logs and state values come with proofs that lead back to
+the genesis. A node that stays silent, breaks off or shows a wrong proof is passed over, and the identical bytes go
+through f + 1 others, at least one of them honest; the nonce makes sure that they execute once.
 """
 
-import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from time import time
 from typing import TypeVar
 
 import trio
@@ -15,237 +17,91 @@ import trio
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.receipt import Executed
 from p2pledger.chain.transaction import Transaction, parse, sign
-from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_anchor, check_receipt
-from p2pledger.network import api
-from p2pledger.network.connection import ClientConnection, connect
-from p2pledger.primitives.codec import Record, encode
-from p2pledger.primitives.crypto import SigningKey, sha256
-from p2pledger.primitives.errors import Code, PeerFault, ProofError, Rejected, Unavailable, Unreachable
-from p2pledger.primitives.ids import AccountKey, Height, Millis, NodeId, Nonce
+from p2pledger.client.export import of_reply, write_export
+from p2pledger.client.links import Links, Node
+from p2pledger.client.verify import VerifiedLog, check_log_reply, check_state_reply
+from p2pledger.consensus.anchor import ReceiptEvidence, check_receipt
+from p2pledger.health.consent import Consent, decode_consent
+from p2pledger.network.api import (
+    Accepted,
+    AccountReply,
+    AwaitReceipt,
+    BlockReply,
+    ConsentsReply,
+    Failure,
+    GetAccount,
+    GetBlock,
+    GetConsents,
+    GetLog,
+    GetState,
+    GetStatus,
+    LogReply,
+    ReceiptReply,
+    Reply,
+    Request,
+    StateReply,
+    StatusReply,
+    Submit,
+)
+from p2pledger.primitives import limits
+from p2pledger.primitives.codec import Record
+from p2pledger.primitives.crypto import SigningKey
+from p2pledger.primitives.errors import Code, InvalidInput, PeerFault, ProofError, Refused, Rejected, Unavailable
+from p2pledger.primitives.ids import AccountKey, Height, Millis, Nonce
 
-T = TypeVar("T", bound=Record)
+R = TypeVar("R")
+A = TypeVar("A")
 
-EXPIRY_MS = 10 * 60 * 1000
-ATTEMPT_S = 5.0
-"""How long one node may be silent before others are asked."""
-DECISION_S = 60.0
-BACKOFF_S = (0.05, 0.1, 0.2, 0.4, 0.8)
-IN_FLIGHT_MAX = 900
-"""Below the nonce window of 1,024, so that none of ours falls out of it."""
+_ID = 0
+"""Of a request, until the connection sets it."""
+_FAULTS = (Unavailable, PeerFault, ProofError, InvalidInput, trio.TooSlowError)
+"""What one node can do to us; another may do better. A Rejected is an answer, though it is an InvalidInput."""
 
 
 @dataclass(frozen=True, slots=True)
-class NodeAddress:
-    """Where a node listens for clients, and the key that must answer there."""
+class Patience:
+    """How long a client waits, in seconds."""
 
-    host: str
-    port: int
-    node: NodeId
+    silence_s: float = 10.0
+    """For one node to answer a question or to prove a receipt, before others are asked."""
+    busy_first_s: float = 0.05
+    """Before the first retry at a node that is full; it doubles each time."""
+    busy_most_s: float = 2.0
+    total_s: float = 60.0
+    """For a transaction as a whole."""
+    expiry_s: float = 600.0
+    """The chain will not execute a transaction later than this."""
 
 
-@dataclass
-class LedgerClient:
-    """One account's view of the ledger through any of its nodes. Made by `open_ledger`."""
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a transaction, with its proof."""
 
-    founding: Founding
-    nodes: Sequence[NodeAddress]
-    account: SigningKey
-    role: str = "stranger"
-    _nursery: trio.Nursery | None = None
-    _connections: dict[int, ClientConnection] = field(default_factory=dict)
-    _opening: dict[int, trio.Lock] = field(default_factory=dict)
-    _preferred: int = 0
-    _next_nonce: int = 1
-    _slots: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(IN_FLIGHT_MAX))
-    _anchors: set[bytes] = field(default_factory=set)
-    """Hashes of anchors that were checked: many receipts share one."""
+    executed: Executed
+    evidence: ReceiptEvidence = field(repr=False)
 
-    # Transactions
-
-    async def submit(self, operations: Sequence[Record], cosigners: Sequence[SigningKey] = ()) -> Executed:
-        """Sign, hand in, and return the proven outcome. Raises Rejected, Unavailable, ProofError."""
-        async with self._slots:
-            return await self.decide(self.signed(operations, cosigners))
-
-    def signed(self, operations: Sequence[Record], cosigners: Sequence[SigningKey] = ()) -> bytes:
-        """A transaction with this account's next nonce."""
-        expires = Millis(time.time_ns() // 1_000_000 + EXPIRY_MS)
-        return sign(self.founding.chain, self.account, self.take_nonce(), expires, operations, cosigners)
-
-    def take_nonce(self) -> Nonce:
-        """The next nonce of this account; each is used once."""
-        nonce = Nonce(self._next_nonce)
-        self._next_nonce += 1
-        return nonce
-
-    async def decide(self, data: bytes) -> Executed:
-        """The proven outcome of a signed transaction, through as many nodes as it takes.
-
-        Raises Rejected when the rules turn it away, Unavailable when nobody decides it in time.
-        """
-        transaction = parse(data)
-        last: Exception = Unavailable("no node was asked")
-        with trio.move_on_after(DECISION_S):
-            attempt = 0
-            while True:
-                index = (self._preferred + attempt) % len(self.nodes)
-                try:
-                    executed = await self._attempt(index, transaction)
-                except (Unavailable, PeerFault) as error:
-                    last = error
-                    attempt += 1
-                    await trio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S)) - 1])
-                    continue
-                self._preferred = index
-                return executed
-        raise Unavailable(f"transaction {transaction.id.hex()} is not decided after {DECISION_S:.0f} s: {last}")
-
-    async def _attempt(self, index: int, transaction: Transaction) -> Executed:
-        """Through one node; raises Unavailable when another should be tried."""
-        reply = await self._call(index, api.Submit(0, transaction.data))
-        if isinstance(reply, api.Failure) and reply.code == Code.E_BUSY:
-            raise Unavailable(reply.detail)
-        is_maybe_decided = isinstance(reply, api.Failure) and reply.code == Code.E_NONCE
-        if isinstance(reply, api.Failure) and not is_maybe_decided:
-            raise Rejected(Code(reply.code), reply.detail)
-        body = transaction.body
-        wait = api.AwaitReceipt(0, body.sender, body.nonce, True, int(ATTEMPT_S * 1000))
-        answer = await self._call(index, wait, ATTEMPT_S + 2)
-        if not isinstance(answer, api.ReceiptReply) or answer.evidence is None:
-            raise Unavailable(f"node {self.nodes[index].node.hex()} has no receipt yet")
-        executed = self._check(answer.evidence)
-        if executed.receipt.transaction != transaction.id:
-            raise Rejected(
-                Code.E_NONCE,
-                f"nonce {body.nonce} was used by transaction {executed.receipt.transaction.hex()}, not this one",
-            )
-        return executed
-
-    def _check(self, evidence: ReceiptEvidence) -> Executed:
-        """Believe a receipt; signatures of an anchor that was checked before are not checked again."""
-        validators = self.founding.validators
-        key = sha256(encode(evidence.anchor))
-        executed = check_receipt(evidence, self.founding.chain, validators, is_anchored=key in self._anchors)
-        self._anchors.add(key)
-        return executed
-
-    # Reading
-
-    async def status(self, index: int | None = None) -> api.StatusReply:
-        """What a node says of itself and its consortium; not proven."""
-        return _expect(await self._any(api.GetStatus(0), index), api.StatusReply)
-
-    async def block(self, height: Height, index: int | None = None) -> api.BlockReply:
-        """A committed block; height 0 = the tip."""
-        return _expect(await self._any(api.GetBlock(0, height), index), api.BlockReply)
-
-    async def receipt(self, account: AccountKey, nonce: Nonce, timeout_ms: int = 1_000) -> Executed:
-        """The proven receipt of a decided transaction; raises Unavailable if there is none in time."""
-        reply = await self._any(api.AwaitReceipt(0, account, nonce, True, timeout_ms), None)
-        found = _expect(reply, api.ReceiptReply)
-        if found.evidence is None:
-            raise ProofError("the node answered without a proof")
-        return self._check(found.evidence)
-
-    async def log(self, pid: bytes) -> api.LogReply:
-        """A patient's access log with its proof, as the node sends it; `client.export` checks it."""
-        return _expect(await self._retried(api.GetLog(0, pid)), api.LogReply)
-
-    async def consents(self, pid: bytes) -> tuple[bytes, ...]:
-        """State values of a patient's consents; not proven."""
-        return _expect(await self._any(api.GetConsents(0, pid), None), api.ConsentsReply).consents
-
-    async def state(self, key: bytes) -> api.StateReply:
-        """A raw value of the state with its proof; member organisations only."""
-        return _expect(await self._retried(api.GetState(0, key)), api.StateReply)
-
-    def check_anchor(self, anchor: Anchor) -> None:
-        """Raises ProofError unless a quorum committed it."""
-        check_anchor(anchor, self.founding.chain, self.founding.validators)
-
-    async def refresh_nonce(self) -> None:
-        """Ask the chain for the highest nonce used, as after a registration or with a second device."""
-        reply = _expect(await self._any(api.GetAccount(0), None), api.AccountReply)
-        self._next_nonce = max(self._next_nonce, reply.next_nonce)
-        self.role = reply.role
-
-    async def _retried(self, request: api.Request) -> api.Reply:
-        """Ask again while the answer is `not yet`: a checkpoint's proof needs one more block."""
-        for pause in (*BACKOFF_S, *BACKOFF_S[-1:] * 10):
-            reply = await self._any(request, None)
-            if not (isinstance(reply, api.Failure) and reply.code == Code.E_BUSY):
-                return reply
-            await trio.sleep(pause)
-        return reply
-
-    # Connections
-
-    async def _any(self, request: api.Request, index: int | None) -> api.Reply:
-        """From a given node, or from the first that answers."""
-        if index is not None:
-            return await self._call(index, request)
-        last: Exception | None = None
-        for offset in range(len(self.nodes)):
-            at = (self._preferred + offset) % len(self.nodes)
-            try:
-                reply = await self._call(at, request)
-            except (Unavailable, PeerFault) as error:
-                last = error
-                continue
-            self._preferred = at
-            return reply
-        raise Unreachable(f"none of {len(self.nodes)} nodes answers: {last}")
-
-    async def _call(self, index: int, request: api.Request, timeout_s: float = ATTEMPT_S) -> api.Reply:
-        connection = await self._connection(index)
-        with trio.move_on_after(timeout_s):
-            return await connection.call(request)
-        raise Unavailable(f"node {self.nodes[index].node.hex()} did not answer within {timeout_s:.0f} s")
-
-    async def _connection(self, index: int) -> ClientConnection:
-        lock = self._opening.setdefault(index, trio.Lock())
-        async with lock:
-            known = self._connections.get(index)
-            if known is not None and known.is_open:
-                return known
-            assert self._nursery is not None, "use open_ledger"
-            connection: ClientConnection | Exception = await self._nursery.start(self._keep, index)
-            if isinstance(connection, Exception):
-                raise connection
-            self._connections[index] = connection
-            return connection
-
-    async def _keep(
-        self, index: int, *, task_status: trio.TaskStatus[ClientConnection | Exception] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """One connection for as long as it lasts; a failure to connect is the caller's to handle."""
-        address = self.nodes[index]
-        is_started = False
-        try:
-            async with connect(
-                address.host, address.port, address.node, self.account, self.founding.chain
-            ) as connection:
-                is_started = True
-                task_status.started(connection)
-                await connection.wait_closed()
-        except (Unavailable, PeerFault, Rejected) as error:
-            if not is_started:
-                task_status.started(error)
+    @property
+    def code(self) -> int:
+        return self.executed.receipt.code
 
 
 @asynccontextmanager
 async def open_ledger(
-    founding: Founding, nodes: Sequence[NodeAddress], account: SigningKey
-) -> AsyncIterator[LedgerClient]:
-    """A client over these nodes, in the order of preference. Raises Unreachable if none answers."""
-    assert nodes, "a client needs at least one node"
-    client = LedgerClient(founding, nodes, account)
+    founding: Founding,
+    nodes: Sequence[Node],
+    account: SigningKey,
+    patience: Patience | None = None,
+    now_s: Callable[[], float] = time,
+) -> "AsyncIterator[LedgerClient]":
+    """A client of these nodes in the name of `account`. Connections are made when they are needed.
+
+    What the body raises comes out as it is.
+    """
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        client._nursery = nursery
+        links = Links(nursery, founding.chain, nodes, account)
         try:
-            await client.refresh_nonce()
-            yield client
+            yield LedgerClient(founding, links, account, patience or Patience(), now_s)
         except Exception as error:  # a nursery would wrap it into a group
             failure = error
         nursery.cancel_scope.cancel()
@@ -253,11 +109,250 @@ async def open_ledger(
         raise failure
 
 
-def _expect(reply: api.Reply, kind: type[T]) -> T:
-    if isinstance(reply, kind):
+class LedgerClient:
+    """Submits and asks. Made by `open_ledger`; any number of its calls may run at the same time."""
+
+    def __init__(
+        self, founding: Founding, links: Links, account: SigningKey, patience: Patience, now_s: Callable[[], float]
+    ) -> None:
+        self.founding = founding
+        self._links = links
+        self._account = account
+        self._patience = patience
+        self._now_s = now_s
+        self._nonce: int | None = None
+        self._nonce_lock = trio.Lock()
+        self._in_flight = trio.Semaphore(limits.NONCE_WINDOW - 1)  # beyond it nonces would leave the window
+
+    @property
+    def account(self) -> AccountKey:
+        return AccountKey(self._account.public)
+
+    # Submitting
+
+    async def submit(self, *operations: Record, cosigners: Sequence[SigningKey] = ()) -> Receipt:
+        """Sign, submit and wait for the proven receipt.
+
+        Raises Refused(code) where the chain executed it and said no, Rejected(code) where a node did not take it in,
+        Unavailable where nobody proved a receipt in time: it may still execute until it expires.
+        """
+        async with self._in_flight:
+            try:
+                receipt = await self.send(await self.sign(*operations, cosigners=cosigners))
+            except Rejected as error:
+                if error.code is Code.E_NONCE:  # the account was used elsewhere; ask anew next time
+                    self._nonce = None
+                raise
+        if receipt.code != Code.OK:
+            raise Refused(Code(receipt.code) if receipt.code in Code.__members__.values() else Code.E_INTERNAL)
+        return receipt
+
+    async def sign(self, *operations: Record, cosigners: Sequence[SigningKey] = ()) -> bytes:
+        """A signed transaction with our next nonce."""
+        nonce = await self.next_nonce()
+        return sign(self.founding.chain, self._account, nonce, self.expiry(), operations, cosigners)
+
+    def expiry(self) -> Millis:
+        """When a transaction that is signed now should expire."""
+        return Millis(int((self._now_s() + self._patience.expiry_s) * 1000))
+
+    async def next_nonce(self) -> Nonce:
+        """A nonce that this client has not used; the first time the nodes are asked."""
+        async with self._nonce_lock:
+            if self._nonce is None:
+                self._nonce = await self._ask_nonce()
+            nonce, self._nonce = self._nonce, self._nonce + 1
+        return Nonce(nonce)
+
+    async def _ask_nonce(self) -> int:
+        """The highest answer of f + 1 nodes: too low a one would collide, and one of them is honest."""
+        answers = []
+        failure: Exception | None = None
+        for node in self._links.in_order():
+            try:
+                answers.append((await self._ask_one(node, GetAccount(_ID), AccountReply)).next_nonce)
+            except _FAULTS as error:
+                failure = error
+            if len(answers) > self.founding.validators.f:
+                break
+        if not answers:
+            raise Unavailable(f"no node tells our next nonce: {failure}")
+        return max(1, *answers)
+
+    async def send(self, data: bytes) -> Receipt:
+        """Submit signed bytes and wait for the proven receipt, whatever its code; for those signed elsewhere too.
+
+        Raises Rejected(code, detail) and Unavailable, as `submit` does.
+        """
+        transaction = parse(data)
+        failures: list[str] = []
+        with trio.move_on_after(self._patience.total_s):
+            try:
+                return await self._decided_at(self._links.preferred, transaction, is_repeated=False)
+            except Rejected:
+                raise
+            except _FAULTS as error:
+                failures.append(_reason(self._links.preferred, error))
+                self._links.pass_over()
+            others = list(self._links.in_order())
+            width = self.founding.validators.f + 1
+            while True:
+                for start in range(0, len(others), width):
+                    receipt = await self._first_decided(others[start : start + width], transaction, failures)
+                    if receipt is not None:
+                        return receipt
+                await trio.sleep(self._patience.busy_most_s)
+        raise Unavailable(
+            f"no node proved a receipt of transaction {transaction.id.hex()} within {self._patience.total_s:g} s; "
+            f"it may still execute until it expires; {'; '.join(dict.fromkeys(failures)) or 'all were busy'}"
+        )
+
+    async def _first_decided(
+        self, nodes: Sequence[Node], transaction: Transaction, failures: list[str]
+    ) -> Receipt | None:
+        """The identical bytes through several nodes at once; the first proof wins. Raises Rejected if all say so."""
+        receipts: list[Receipt] = []
+        rejected: list[Rejected] = []
+
+        async def at(node: Node) -> None:
+            try:
+                receipts.append(await self._decided_at(node, transaction, is_repeated=True))
+                nursery.cancel_scope.cancel()
+            except Rejected as error:
+                rejected.append(error)
+            except _FAULTS as error:
+                failures.append(_reason(node, error))
+
+        async with trio.open_nursery() as nursery:
+            for node in nodes:
+                nursery.start_soon(at, node)
+        if receipts:
+            return receipts[0]
+        if rejected and len(rejected) == len(nodes):
+            raise rejected[0]
+        return None
+
+    async def _decided_at(self, node: Node, transaction: Transaction, *, is_repeated: bool) -> Receipt:
+        """Through one node. A repeated transaction may be in the chain already: its nonce is then no objection."""
+        with trio.fail_after(self._patience.silence_s):
+            try:
+                await self._take_in(node, transaction)
+            except Rejected as error:
+                if not (is_repeated and error.code in (Code.E_NONCE, Code.E_DUP)):
+                    raise
+            timeout_ms = int(self._patience.silence_s * 1000)
+            question = AwaitReceipt(_ID, transaction.body.sender, transaction.body.nonce, True, timeout_ms)
+            reply = await self._patiently(node, question, ReceiptReply)
+        return self._believed(reply, transaction)
+
+    async def _take_in(self, node: Node, transaction: Transaction) -> None:
+        reply = await self._patiently(node, Submit(_ID, transaction.data), Accepted)
+        if reply.transaction != transaction.id:
+            raise ProofError(f"{node} accepted transaction {reply.transaction.hex()}, not {transaction.id.hex()}")
+
+    def _believed(self, reply: ReceiptReply, transaction: Transaction) -> Receipt:
+        if reply.evidence is None:
+            raise ProofError(f"receipt of transaction {transaction.id.hex()} without its proof")
+        executed = check_receipt(reply.evidence, self.founding.chain, self.founding.validators)
+        if executed.receipt.transaction != transaction.id:
+            raise ProofError(
+                f"nonce {transaction.body.nonce} was used by transaction {executed.receipt.transaction.hex()}, "
+                f"not by {transaction.id.hex()}"
+            )
+        return Receipt(executed, reply.evidence)
+
+    async def _patiently(self, node: Node, request: Request, kind: type[R]) -> R:
+        """Ask again while the node is busy, waiting twice as long each time."""
+        wait_s = self._patience.busy_first_s
+        while True:
+            try:
+                return await self._answer(node, request, kind)
+            except Unavailable as error:
+                if not isinstance(error, Busy):
+                    raise
+            await trio.sleep(wait_s)
+            wait_s = min(2 * wait_s, self._patience.busy_most_s)
+
+    # Asking
+
+    async def status(self, node: Node | None = None) -> StatusReply:
+        """How a node sees itself and the others; not proven."""
+        if node is not None:
+            return await self._ask_one(node, GetStatus(_ID), StatusReply)
+        return await self._ask(GetStatus(_ID), StatusReply, _as_it_is)
+
+    async def block(self, height: int = 0) -> BlockReply:
+        """A committed block, 0 for the newest; as the node says."""
+        return await self._ask(GetBlock(_ID, Height(height)), BlockReply, _as_it_is)
+
+    async def consents(self, pid: bytes) -> list[Consent]:
+        """A patient's consents, ended ones too; as the node says."""
+        reply = await self._ask(GetConsents(_ID, pid), ConsentsReply, _as_it_is)
+        return [decode_consent(data) for data in reply.consents]
+
+    async def log(self, pid: bytes) -> VerifiedLog:
+        """A patient's access log, verified to be complete up to a checkpoint."""
+        return await self._ask(GetLog(_ID, pid), LogReply, partial(_verified_log, self.founding, pid))
+
+    async def export_log(self, pid: bytes) -> bytes:
+        """The access log as a file that verifies without us."""
+        return await self._ask(GetLog(_ID, pid), LogReply, partial(_exported, self.founding, pid))
+
+    async def state(self, key: bytes) -> tuple[Height, bytes | None]:
+        """(checkpoint, value) of a state key with its proof verified; members only."""
+        return await self._ask(GetState(_ID, key), StateReply, partial(_proven_state, self.founding, key))
+
+    async def _ask(self, request: Request, kind: type[R], check: Callable[[R], A]) -> A:
+        """The first answer that stands its check. Raises Rejected, or what went wrong at the last node."""
+        failure: Exception = Unavailable("no node to ask")
+        for node in self._links.in_order():
+            try:
+                return check(await self._ask_one(node, request, kind))
+            except Rejected:
+                raise
+            except trio.TooSlowError:
+                failure = Unavailable(f"{node} has not answered within {self._patience.silence_s:g} s")
+            except _FAULTS as error:
+                failure = error
+        raise failure
+
+    async def _ask_one(self, node: Node, request: Request, kind: type[R]) -> R:
+        with trio.fail_after(self._patience.silence_s):
+            return await self._patiently(node, request, kind)
+
+    async def _answer(self, node: Node, request: Request, kind: type[R]) -> R:
+        """Raises Busy, Rejected for a Failure, Unavailable and PeerFault."""
+        reply: Reply = await self._links.call(node, request)
+        if isinstance(reply, Failure):
+            code = Code(reply.code) if reply.code in Code.__members__.values() else Code.E_INTERNAL
+            if code is Code.E_BUSY:
+                raise Busy(f"{node} is busy: {reply.detail}")
+            raise Rejected(code, reply.detail)
+        if not isinstance(reply, kind):
+            raise PeerFault(node.key, f"answered {type(request).__name__} with {type(reply).__name__}")
         return reply
-    if isinstance(reply, api.Failure):
-        if reply.code == Code.E_BUSY:
-            raise Unavailable(reply.detail)
-        raise Rejected(Code(reply.code), reply.detail)
-    raise ProofError(f"the node answered with {type(reply).__name__} instead of {kind.__name__}")
+
+
+def _reason(node: Node, error: BaseException) -> str:
+    return f"{node}: {'silence' if isinstance(error, trio.TooSlowError) else error}"
+
+
+class Busy(Unavailable):
+    """A node is full or has not got there yet; the same question may be asked again."""
+
+
+def _as_it_is(reply: R) -> R:
+    return reply
+
+
+def _verified_log(founding: Founding, pid: bytes, reply: LogReply) -> VerifiedLog:
+    return check_log_reply(reply, founding, pid)
+
+
+def _exported(founding: Founding, pid: bytes, reply: LogReply) -> bytes:
+    check_log_reply(reply, founding, pid)
+    return write_export(of_reply(reply, founding), founding.chain)
+
+
+def _proven_state(founding: Founding, key: bytes, reply: StateReply) -> tuple[Height, bytes | None]:
+    return reply.height, check_state_reply(reply, founding, key)

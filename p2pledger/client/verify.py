@@ -1,0 +1,120 @@
+"""What a client believes, and why: every answer of a node is traced back to the signatures of the founding members.
+
+Pure. The steps are functions of their own, so that whoever doubts one can run the others without it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from p2pledger.chain.block import Header
+from p2pledger.chain.genesis import Founding, SignedGenesis, parse_genesis
+from p2pledger.consensus.anchor import Anchor, check_anchor
+from p2pledger.health.keys import log_head
+from p2pledger.health.log import EMPTY, LogHead, LogLine, check_lines, decode_head, decode_line, line_hash
+from p2pledger.network.api import LogReply, StateReply
+from p2pledger.primitives.errors import InvalidInput, ProofError
+from p2pledger.primitives.ids import ChainId, Height, Millis
+from p2pledger.state.tree import StateProof, check_state_proof
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedLog:
+    """A patient's access log, complete up to a checkpoint."""
+
+    pid: bytes
+    height: Height
+    """Of the checkpoint: nothing that happened up to here is missing."""
+    proven_ms: Millis
+    """Time of the block that carries the proof: how fresh it is."""
+    lines: tuple[LogLine, ...]
+    newer: tuple[LogLine, ...] = ()
+    """Lines after the checkpoint, as the node says: linked to the proven ones, but more could have been left out."""
+
+
+def check_founding(genesis: bytes, chain: ChainId) -> Founding:
+    """The founding that every member signed and whose hash is `chain`; raises ProofError."""
+    try:
+        signed: SignedGenesis = parse_genesis(genesis)
+    except InvalidInput as error:
+        raise ProofError(f"genesis: {error}") from error
+    founding = Founding(signed)
+    if founding.chain != chain:
+        raise ProofError(f"genesis: it founds chain {founding.chain.hex()}, expected was {chain.hex()}")
+    return founding
+
+
+def check_final(anchor: Anchor, founding: Founding) -> Header:
+    """The anchor's first header, final because a quorum signed for it; raises ProofError."""
+    try:
+        return check_anchor(anchor, founding.chain, founding.validators)
+    except ProofError as error:
+        raise ProofError(f"anchor: {error}") from error
+
+
+def state_root_at(header: Header, height: Height) -> bytes:
+    """The state root of a checkpoint, as a later header carries it; raises ProofError where this one does not."""
+    for checkpoint in header.state_roots:
+        if checkpoint.height == height:
+            return checkpoint.root
+    carried = ", ".join(str(checkpoint.height) for checkpoint in header.state_roots) or "none"
+    raise ProofError(
+        f"state root: header {header.height} carries no root of checkpoint {height} (it carries: {carried})"
+    )
+
+
+def check_value(proof: StateProof, key: bytes, value: bytes | None, root: bytes) -> None:
+    """Raises ProofError unless the state under `root` says `value` at `key`; None: proven to be absent."""
+    try:
+        check_state_proof(proof, key, value, root)
+    except ProofError as error:
+        raise ProofError(f"state proof: {error}") from error
+
+
+def check_log_lines(pid: bytes, lines: Sequence[bytes], head: bytes | None) -> list[LogLine]:
+    """The lines, if they are exactly those that lead to the head; raises ProofError."""
+    try:
+        return check_lines(pid, lines, EMPTY if head is None else decode_head(head))
+    except (ProofError, InvalidInput) as error:
+        raise ProofError(f"lines: {error}") from error
+
+
+def check_log(
+    founding: Founding,
+    pid: bytes,
+    height: Height,
+    lines: Sequence[bytes],
+    head: bytes | None,
+    proof: StateProof,
+    anchor: Anchor,
+) -> VerifiedLog:
+    """All of it: quorum -> header -> state root -> head of the log -> lines. Raises ProofError naming the step."""
+    header = check_final(anchor, founding)
+    check_value(proof, log_head(pid), head, state_root_at(header, height))
+    return VerifiedLog(pid, height, header.time_ms, tuple(check_log_lines(pid, lines, head)))
+
+
+def check_log_reply(reply: LogReply, founding: Founding, pid: bytes) -> VerifiedLog:
+    """A node's answer about a log, with the newer lines linked to the proven ones; raises ProofError."""
+    if reply.pid != pid:
+        raise ProofError(f"lines: the answer is about {reply.pid.hex()}, asked was {pid.hex()}")
+    log = check_log(founding, pid, reply.height, reply.lines, reply.head, reply.proof, reply.anchor)
+    newer = _check_newer(pid, reply.newer, log.lines)
+    return VerifiedLog(pid, log.height, log.proven_ms, log.lines, tuple(newer))
+
+
+def _check_newer(pid: bytes, newer: Sequence[bytes], proven: Sequence[LogLine]) -> list[LogLine]:
+    if not newer:
+        return []
+    after = LogHead(proven[-1].sequence, line_hash(proven[-1])) if proven else EMPTY
+    try:
+        last = decode_line(newer[-1])
+        return check_lines(pid, newer, LogHead(after.count + len(newer), line_hash(last)), after)
+    except (ProofError, InvalidInput) as error:
+        raise ProofError(f"newer lines: {error}") from error
+
+
+def check_state_reply(reply: StateReply, founding: Founding, key: bytes) -> bytes | None:
+    """The value of a key at the reply's checkpoint, None for a proven absence; raises ProofError (F-40)."""
+    header = check_final(reply.anchor, founding)
+    check_value(reply.proof, key, reply.value, state_root_at(header, reply.height))
+    return reply.value
