@@ -132,8 +132,14 @@ class _Sealed(Record, frozen=True):
 
 def _seal(data: bytes, context: bytes, readers: Sequence[bytes]) -> bytes:
     key = new_key()
-    nonce, ciphertext = encrypt(key, data, context)
-    return encode(_Sealed(_XCHACHA20_POLY1305, nonce, ciphertext, tuple(seal_to(reader, key) for reader in readers)))
+    keys = tuple(seal_to(reader, key) for reader in readers)
+    nonce, ciphertext = encrypt(key, data, _bound(context, keys))
+    return encode(_Sealed(_XCHACHA20_POLY1305, nonce, ciphertext, keys))
+
+
+def _bound(context: bytes, keys: tuple[bytes, ...]) -> bytes:
+    """One reader's key cannot be spoiled without the other noticing."""
+    return encode((context, _XCHACHA20_POLY1305, keys))
 
 
 def _open(sealed: bytes, context: bytes, reader: BoxKey, bytes_max: int) -> bytes:
@@ -145,7 +151,7 @@ def _open(sealed: bytes, context: bytes, reader: BoxKey, bytes_max: int) -> byte
             key = reader.open(box)
         except InvalidInput:
             continue  # sealed to the other of the two
-        return decrypt(key, parts.nonce, parts.ciphertext, context)
+        return decrypt(key, parts.nonce, parts.ciphertext, _bound(context, parts.keys))
     raise InvalidInput(f"not sealed to key {reader.public.hex()}")
 
 
