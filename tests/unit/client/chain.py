@@ -85,8 +85,8 @@ class Chain(World):
         return build_certificate("commit", (Epoch(0), View(0), header.height), header.hash, signatures, validators)
 
     def anchor(self, height: int) -> Anchor:
-        """From the header of a height to the tip's certificate."""
-        headers = tuple(self.headers[height - 1 :])
+        """The header of a height and, where there is one, the next, whose certificate commits both."""
+        headers = tuple(self.headers[height - 1 : height + 1])
         return Anchor(headers, self.certificate(headers[-1]))
 
     def evidence(self, executed: Executed) -> ReceiptEvidence:
