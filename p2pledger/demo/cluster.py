@@ -281,6 +281,11 @@ class Cluster:
             if status != 0:
                 raise ProcessFailed(f"{member.name!r} ended with status {status} on SIGTERM:\n{member.last_words()}")
 
+    def let_go(self) -> None:
+        """The running processes are no longer ours: they outlive this object."""
+        for member in self.members.values():
+            member.process = None
+
     async def wait_end(self, name: str, timeout_s: float = STOP_S_MAX) -> int:
         """The exit status of a member's process (minus the signal that killed it); raises Unavailable if it lives."""
         process = self.member(name).process
