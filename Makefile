@@ -52,6 +52,9 @@ process: $(VENV)/.dev  ## real node processes over TLS: kills, restarts, cut lin
 test-system: $(VENV)/.dev  ## what needs Debian packages or root; installs them, fails rather than skips
 	bash tests/system/run
 
+bench: $(VENV)/.runtime  ## four validators under load, beside what signature checks allow
+	$(PY) -m bench
+
 requirements:  ## pin requirements/*.in with hashes and without host names (needs uv)
 	for f in runtime dev; do uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/$$f.in -o requirements/$$f.txt; done
 

@@ -1,0 +1,1 @@
+"""Measurements of real clusters on one machine; see bench/README.md for what the numbers mean."""
