@@ -90,9 +90,10 @@ class Environment:
             raise StoreError(f"{data} cannot be opened: {error}") from error
         try:
             self._check_flags()
+            _back_by_disk(path / "lock.mdb")
             self._check_length(data)
             self.tables = self._open_tables(labels, tables, birthmarks)
-        except lmdb.Error as error:
+        except (lmdb.Error, OSError) as error:
             self._env.close()
             raise StoreError(f"{data} cannot be read: {error}") from error
         except BaseException:
@@ -184,6 +185,12 @@ class Environment:
     def close(self) -> None:
         """Close it; snapshots end with it."""
         self._env.close()
+
+
+def _back_by_disk(lock: Path) -> None:
+    """Give every page of the reader table disk space now: a new one on a full disk would be SIGBUS (T30)."""
+    with lock.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 def _shown(value: bytes | None) -> str:
