@@ -36,7 +36,6 @@ from p2pledger.health.operations import (
     sign_pop,
 )
 from p2pledger.health.purposes import Purpose
-from p2pledger.primitives import limits
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
@@ -338,7 +337,7 @@ def _time(parts: dict[str, Any], name: str) -> int:
 
 def _list(parts: dict[str, Any], name: str) -> list[Any]:
     value = parts[name]
-    if not isinstance(value, list) or len(value) > limits.STATE_VALUE_BYTES_MAX:
+    if not isinstance(value, list):
         raise InvalidInput(f"consent card: {name} is not a list")
     return value
 
