@@ -5,6 +5,7 @@ the genesis. A node that stays silent, breaks off or shows a wrong proof is pass
 through f + 1 others, at least one of them honest; the nonce makes sure that they execute once.
 """
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from p2pledger.chain.transaction import Transaction, parse, sign
 from p2pledger.client.export import of_reply, write_export
 from p2pledger.client.links import Links, Node
 from p2pledger.client.verify import VerifiedLog, check_log_reply, check_state_reply
-from p2pledger.consensus.anchor import ReceiptEvidence, check_receipt
+from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_receipt
 from p2pledger.health.consent import Consent, decode_consent
 from p2pledger.network.api import (
     Accepted,
@@ -54,6 +55,7 @@ A = TypeVar("A")
 
 _ID = 0
 """Of a request, until the connection sets it."""
+_ANCHORS_MAX = 8
 _FAULTS = (Unavailable, PeerFault, ProofError, InvalidInput, trio.TooSlowError)
 """What one node can do to us; another may do better. A Rejected is an answer, though it is an InvalidInput."""
 
@@ -122,6 +124,8 @@ class LedgerClient:
         self._now_s = now_s
         self._nonce: int | None = None
         self._nonce_lock = trio.Lock()
+        self._anchors: deque[Anchor] = deque(maxlen=_ANCHORS_MAX)
+        """Checked already: the receipts of one block come with one anchor, and signatures are what takes time."""
         self._in_flight = trio.Semaphore(limits.NONCE_WINDOW - 1)  # beyond it nonces would leave the window
 
     @property
@@ -253,7 +257,11 @@ class LedgerClient:
     def _believed(self, reply: ReceiptReply, transaction: Transaction) -> Receipt:
         if reply.evidence is None:
             raise ProofError(f"receipt of transaction {transaction.id.hex()} without its proof")
-        executed = check_receipt(reply.evidence, self.founding.chain, self.founding.validators)
+        anchor = reply.evidence.anchor
+        is_anchored = anchor in self._anchors
+        executed = check_receipt(reply.evidence, self.founding.chain, self.founding.validators, is_anchored)
+        if not is_anchored:
+            self._anchors.append(anchor)
         if executed.receipt.transaction != transaction.id:
             raise ProofError(
                 f"nonce {transaction.body.nonce} was used by transaction {executed.receipt.transaction.hex()}, "

@@ -92,6 +92,8 @@ class Driver:
     _answers: dict[int, Callable[[Answer], None]] = field(default_factory=dict)
     _ticket: int = 0
     _floor_at: int = 0
+    _block_at: float = 0.0
+    """When the last block was executed; 0 before the first."""
     _flushes: deque[Flush] = field(default_factory=deque)
     _flush_wake: trio.Event = field(default_factory=trio.Event)
 
@@ -237,8 +239,10 @@ class Driver:
     # Counting
 
     def _note_block(self, effect: BlockExecuted) -> None:
-        self.metrics.execution_height.set(effect.height)
-        self.metrics.consensus_height.set(effect.height)
+        at = time.perf_counter()
+        if self._block_at:
+            self.metrics.consensus_block_interval_seconds.observe(at - self._block_at)
+        self._block_at = at
         self.metrics.consensus_block_transactions.observe(len(effect.receipts))
         self.metrics.execution_transactions.inc(len(effect.receipts))
         for executed in effect.receipts:
@@ -258,7 +262,7 @@ class Driver:
             case "equivocation_seen":
                 self.metrics.consensus_equivocations.inc()
             case "message_rejected":
-                self.metrics.p2p_dropped.inc()
+                self.metrics.consensus_dropped.inc()
             case _:
                 pass
         log.info(note.name, **dict(note.values))

@@ -52,6 +52,10 @@ class Metrics:
     p2p_handshakes_refused: Counter
 
     client_connections: Gauge
+    client_requests: Counter
+    client_malformed: Counter
+    client_refused: Counter
+    client_throttled: Counter
 
     execution_height: Gauge
     execution_transactions: Counter
@@ -95,7 +99,7 @@ def make_metrics(registry: CollectorRegistry | None = None) -> Metrics:
         consensus_view=gauge("consensus_view", "View of this replica"),
         consensus_validators=gauge("consensus_validators", "Validators of this epoch"),
         consensus_missing_validators=gauge(
-            "consensus_missing_validators", "Validators whose vote is absent from the last commit certificate"
+            "consensus_missing_validators", "Validators that this node has no live link to"
         ),
         consensus_is_primary=gauge("consensus_is_primary", "1 while this validator is primary of its view"),
         consensus_view_changes=counter("consensus_view_changes", "View changes that this replica started or joined"),
@@ -120,6 +124,10 @@ def make_metrics(registry: CollectorRegistry | None = None) -> Metrics:
         p2p_faults=counter("p2p_faults", "Sessions ended because the peer broke the protocol"),
         p2p_handshakes_refused=counter("p2p_handshakes_refused", "Connections that were no member's"),
         client_connections=gauge("client_connections", "Clients connected"),
+        client_requests=counter("client_requests", "Requests of clients"),
+        client_malformed=counter("client_malformed", "Sessions ended because a client sent what is no request"),
+        client_refused=counter("client_refused", "Connections to the client port that became no session"),
+        client_throttled=counter("client_throttled", "Times a client that sends too fast was read more slowly"),
         execution_height=gauge("execution_height", "Last executed height"),
         execution_transactions=counter("execution_transactions", "Transactions executed"),
         execution_refused=by_code("execution_refused", "Transactions that a rule of the application refused"),

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,13 +19,17 @@ from p2pledger.consensus.journal import ViewRecord
 from p2pledger.engine.engine import Engine
 from p2pledger.engine.executor import genesis_flush
 from p2pledger.health.application import HealthApplication
-from p2pledger.network.clients import ClientServer
+from p2pledger.mempool import Mempool
+from p2pledger.network.budget import Rates
+from p2pledger.network.clients import ClientServer, ClientSettings
 from p2pledger.network.link import LinkSettings
 from p2pledger.network.peers import Peer, PeerLinks
+from p2pledger.node.config import Address, Config
 from p2pledger.node.driver import ConsensusSigner, Driver, now
 from p2pledger.node.home import Home
 from p2pledger.node.metrics import Metrics, make_metrics
-from p2pledger.node.ops import Board, Facts, OpsServer
+from p2pledger.node.ops import Board, OpsServer
+from p2pledger.node.readings import Readings
 from p2pledger.node.server import Server
 from p2pledger.primitives.errors import ConfigError
 from p2pledger.storage.home import exclusive_lock
@@ -50,6 +54,7 @@ class Node:
         self.metrics: Metrics = make_metrics()
         self.board = Board()
         self.engine = Engine(founding, application, home.keys.node, home.validator, ledger, state, now())
+        self.engine.admission.mempool = Mempool(home.config.mempool.transactions_max, home.config.mempool.bytes_max)
         self.server = Server(self.engine, ledger, state, self.metrics)
         addresses = home.peers()
         peers = {
@@ -58,8 +63,9 @@ class Node:
             if card.node != home.node and (not addresses or card.node in addresses)
         }
         config = home.config
-        settings = LinkSettings(pre_auth_max=config.p2p.handshakes_max)
-        self.links = PeerLinks(home.keys.node, home.card.certificate, founding.chain, peers, settings=settings)
+        self.links = PeerLinks(
+            home.keys.node, home.card.certificate, founding.chain, peers, settings=_link_settings(config)
+        )
         self.driver = Driver(
             engine=self.engine,
             ledger=ledger,
@@ -73,8 +79,14 @@ class Node:
         )
         self.server.driver = self.driver
         self.clients = ClientServer(
-            home.keys.node, home.card.certificate, founding.chain, self.server.handle, self.server.role_of
+            home.keys.node,
+            home.card.certificate,
+            founding.chain,
+            self.server.handle,
+            self.server.role_of,
+            settings=_client_settings(config),
         )
+        self._readings = Readings(home, self.engine, self.links, self.clients, self.driver.verifier, self.metrics)
         self.ports: dict[str, int] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[dict[str, int]] = trio.TASK_STATUS_IGNORED) -> None:
@@ -83,9 +95,8 @@ class Node:
         with OpsServer(config.ops_listen, self.board, self.metrics.registry) as ops:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.driver.run)
-                p2p, client = config.p2p_listen, config.client_listen
-                self.ports["p2p"] = await nursery.start(self.links.serve, p2p.host, p2p.port)
-                self.ports["client"] = await nursery.start(self.clients.serve, client.host, client.port)
+                self.ports["p2p"] = await _listen(nursery, self.links.serve, "p2p.listen", config.p2p_listen)
+                self.ports["client"] = await _listen(nursery, self.clients.serve, "client.listen", config.client_listen)
                 self.ports["ops"] = ops.port
                 self._write_ports()
                 nursery.start_soon(self._keep_posting)
@@ -102,31 +113,37 @@ class Node:
     async def _keep_posting(self) -> None:
         """Signs of life and gauges for the ops port."""
         while True:
-            self._post()
+            self.board.post(self._readings.take())
             await trio.sleep(POST_EVERY_S)
 
-    def _post(self) -> None:
-        engine, metrics = self.engine, self.metrics
-        replica = engine.replica
-        validators = self.home.founding.validators
-        linked = 1 + sum(1 for member in validators.members if member.node in engine.router.links)
-        metrics.node_ready.set(1 if engine.is_ready else 0)
-        metrics.consensus_view.set(replica.view)
-        metrics.consensus_validators.set(validators.n)
-        metrics.consensus_missing_validators.set(validators.n - linked)
-        metrics.consensus_is_primary.set(1 if replica.is_primary else 0)
-        metrics.consensus_block_time_seconds.set(engine.executor.last.time_ms / 1000)
-        metrics.mempool_transactions.set(len(engine.admission.mempool))
-        metrics.mempool_bytes.set(engine.admission.mempool.bytes_waiting)
-        metrics.mempool_batches.set(len(engine.pool))
-        metrics.p2p_links.set(len(engine.router.links))
-        checks = {
-            "voting": not replica.recovery.is_waiting and not replica.recovery.is_silent,
-            "caught_up": not engine.syncer.is_active,
-            "quorum_linked": linked >= validators.q,
-        }
-        version = {"version": __version__, "chain": engine.chain.hex(), "node": engine.me.hex()}
-        self.board.post(Facts(checks, version))
+
+async def _listen(nursery: trio.Nursery, serve: Callable[..., Awaitable[object]], what: str, address: Address) -> int:
+    """The port that `serve` has bound; raises ConfigError where it cannot."""
+    try:
+        port: int = await nursery.start(serve, address.host, address.port)
+    except OSError as error:
+        raise ConfigError(f"{what} = {str(address)!r} cannot be listened on: {error.strerror or error}") from error
+    return port
+
+
+def _link_settings(config: Config) -> LinkSettings:
+    p2p = config.p2p
+    return LinkSettings(
+        rates=Rates(p2p.bytes_per_s_max, p2p.messages_per_s_max),
+        out_bytes_max=p2p.queue_bytes_max,
+        silence_s=float(p2p.idle_s_max),
+        pre_auth_max=p2p.handshakes_max,
+    )
+
+
+def _client_settings(config: Config) -> ClientSettings:
+    client = config.client
+    return ClientSettings(
+        sessions_max=client.connections_max,
+        strangers_max=max(1, client.connections_max // 2),
+        in_flight_max=client.requests_max,
+        out_bytes_max=client.pending_bytes_max,
+    )
 
 
 def _pair(address: Any) -> tuple[str, int] | None:

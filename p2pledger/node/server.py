@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import trio
 
@@ -27,11 +27,15 @@ from p2pledger.primitives.errors import Code, Rejected, Unavailable
 from p2pledger.primitives.ids import AccountKey, Height, Nonce, TransactionId
 from p2pledger.state import tree
 
+K = TypeVar("K")
+V = TypeVar("V")
+
 SUBMISSIONS_MAX = 4_000
 """Unverified submissions at which the node answers busy instead of queueing."""
 WAIT_MS_MAX = 60_000
 REMEMBERED_MAX = 20_000
-TREES_MAX = 32
+HEIGHTS_MAX = 32
+"""Heights whose proofs are remembered: receipts are asked for soon after they were made."""
 
 
 @dataclass
@@ -44,10 +48,15 @@ class Server:
     metrics: Metrics
     driver: Driver = field(init=False)
     _executed: trio.Event = field(default_factory=trio.Event)
+    """Set at the next block."""
+    _awaited: dict[tuple[int, int], trio.lowlevel.ParkingLot] = field(default_factory=dict)
+    """Those who wait for a receipt, by (account number, nonce): a block wakes only whom it concerns."""
     _submitted: OrderedDict[TransactionId, tuple[AccountKey, Nonce]] = field(default_factory=OrderedDict)
     _unindexed: OrderedDict[tuple[AccountKey, Nonce], Executed] = field(default_factory=OrderedDict)
     """Receipts that used no nonce (a refused registration), of transactions handed in here."""
     _trees: OrderedDict[Height, merkle.Tree] = field(default_factory=OrderedDict)
+    _anchors: OrderedDict[Height, Anchor] = field(default_factory=OrderedDict)
+    """Of the last heights' receipts: made once for all that a block holds."""
 
     def role_of(self, account: AccountKey) -> str:
         """What the chain knows a key as."""
@@ -59,19 +68,14 @@ class Server:
             who = self._submitted.pop(executed.receipt.transaction, None)
             if who is not None and key == (0, 0):
                 _remember(self._unindexed, who, executed)
+            waiting = self._awaited.get(key)
+            if waiting is not None:
+                waiting.unpark_all()
         event, self._executed = self._executed, trio.Event()
         event.set()
 
     async def handle(self, session: Session, request: api.Request) -> api.Reply:
-        """The answer to one request; refusals are answers too."""
-        try:
-            return await self._answer(session, request)
-        except Rejected as refusal:
-            return api.Failure(request.id, int(refusal.code), refusal.detail)
-        except Unavailable as error:
-            return api.Failure(request.id, int(Code.E_BUSY), str(error))
-
-    async def _answer(self, session: Session, request: api.Request) -> api.Reply:
+        """The answer to one request; raises Rejected and Unavailable, which the client port puts into words."""
         match request:
             case api.Submit():
                 return await self._submit(request)
@@ -97,19 +101,25 @@ class Server:
     # Transactions
 
     async def _submit(self, request: api.Submit) -> api.Reply:
-        transaction = parse(request.transaction)
+        try:
+            transaction = await self._take_in(request.transaction)
+        except Rejected as refusal:
+            self.metrics.admission_rejected[refusal.code].inc()
+            raise
+        self.metrics.admission_accepted.inc()
+        _remember(self._submitted, transaction.id, (transaction.body.sender, transaction.body.nonce))
+        return api.Accepted(request.id, transaction.id)
+
+    async def _take_in(self, data: bytes) -> Transaction:
+        """Cheap rules first, then room, then signatures, then the engine's own word. Raises Rejected."""
+        transaction = parse(data)
         self.engine.admission.precheck(transaction, now())
         if self.driver.verifier.submissions_waiting >= SUBMISSIONS_MAX:
             raise Rejected(Code.E_BUSY, f"{SUBMISSIONS_MAX} submissions wait to be checked; try again later")
         answer = await self._checked(transaction)
         if answer.code is not Code.OK:
-            rejected = self.metrics.admission_rejected.get(answer.code)
-            if rejected is not None:
-                rejected.inc()
-            return api.Failure(request.id, int(answer.code), answer.detail)
-        self.metrics.admission_accepted.inc()
-        _remember(self._submitted, transaction.id, (transaction.body.sender, transaction.body.nonce))
-        return api.Accepted(request.id, transaction.id)
+            raise Rejected(answer.code, answer.detail)
+        return transaction
 
     async def _checked(self, transaction: Transaction) -> Answer:
         """Signatures in the verifier's threads, then admission by the engine."""
@@ -132,17 +142,28 @@ class Server:
 
     async def _await_receipt(self, request: api.AwaitReceipt) -> api.Reply:
         with trio.move_on_after(min(request.timeout_ms, WAIT_MS_MAX) / 1000):
-            while True:
-                waiting = self._executed
-                executed = self._receipt(request.account, request.nonce)
-                if executed is not None and not request.proven:
-                    return api.ReceiptReply(request.id, executed, None)
-                if executed is not None:
-                    evidence = self._evidence(executed)
-                    if evidence is not None:
-                        return api.ReceiptReply(request.id, executed, evidence)
-                await waiting.wait()
+            while (executed := self._receipt(request.account, request.nonce)) is None:
+                await self._wait_for(request.account, request.nonce)
+            if not request.proven:
+                return api.ReceiptReply(request.id, executed, None)
+            while (evidence := self._evidence(executed)) is None:
+                await self._executed.wait()
+            return api.ReceiptReply(request.id, executed, evidence)
         return api.Failure(request.id, int(Code.E_BUSY), f"no receipt of nonce {request.nonce} yet")
+
+    async def _wait_for(self, account: AccountKey, nonce: Nonce) -> None:
+        """Return when there may be a receipt: a stranger's has no number to wait for, so any block will do."""
+        number = keys.account_number(account, self.engine.executor.state)
+        if number is None:
+            await self._executed.wait()
+            return
+        key = (number, int(nonce))
+        waiting = self._awaited.setdefault(key, trio.lowlevel.ParkingLot())
+        try:
+            await waiting.park()
+        finally:
+            if not waiting and self._awaited.get(key) is waiting:
+                del self._awaited[key]
 
     def _receipt(self, account: AccountKey, nonce: Nonce) -> Executed | None:
         number = keys.account_number(account, self.engine.executor.state)
@@ -155,9 +176,10 @@ class Server:
     def _evidence(self, executed: Executed) -> ReceiptEvidence | None:
         """The proof of a receipt, once a committed header carries its height's effects root."""
         height = executed.receipt.height
-        anchor = self._anchor(height, lambda header_executed: header_executed >= height)
+        anchor = self._anchors.get(height) or self._anchor(height, lambda header_executed: header_executed >= height)
         if anchor is None:
             return None
+        _remember(self._anchors, height, anchor, HEIGHTS_MAX)
         effects = self._effects_tree(height)
         proof = ReceiptProof(effects.size, effects.path(executed.receipt.index))
         return ReceiptEvidence(executed, proof, anchor)
@@ -166,9 +188,7 @@ class Server:
         known = self._trees.get(height)
         if known is None:
             known = merkle.Tree(self.engine.executor.effects_leaves(height))
-            self._trees[height] = known
-            if len(self._trees) > TREES_MAX:
-                self._trees.popitem(last=False)
+            _remember(self._trees, height, known, HEIGHTS_MAX)
         return known
 
     def _anchor(self, above: Height, is_wanted: Callable[[Height], bool]) -> Anchor | None:
@@ -279,7 +299,7 @@ class Server:
         )
 
 
-def _remember(memory: OrderedDict, key: object, value: object) -> None:  # type: ignore[type-arg]
+def _remember(memory: "OrderedDict[K, V]", key: K, value: V, most: int = REMEMBERED_MAX) -> None:
     memory[key] = value
-    if len(memory) > REMEMBERED_MAX:
+    if len(memory) > most:
         memory.popitem(last=False)

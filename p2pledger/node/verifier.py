@@ -48,7 +48,8 @@ class Verifier:
     _votes: deque[VerifyMessage] = field(default_factory=deque)
     _batches: deque[VerifyBatch] = field(default_factory=deque)
     _submissions: deque[Submission] = field(default_factory=deque)
-    _wake: trio.Event = field(default_factory=trio.Event)
+    _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
+    """Workers without work: each new job wakes one of them."""
 
     @property
     def submissions_waiting(self) -> int:
@@ -57,17 +58,17 @@ class Verifier:
     def ask_message(self, job: VerifyMessage) -> None:
         """Queue an agreement message."""
         self._votes.append(job)
-        self._wake.set()
+        self._idle.unpark()
 
     def ask_batch(self, job: VerifyBatch) -> None:
         """Queue a batch."""
         self._batches.append(job)
-        self._wake.set()
+        self._idle.unpark()
 
     def ask_submission(self, job: Submission) -> None:
         """Queue a client's transaction."""
         self._submissions.append(job)
-        self._wake.set()
+        self._idle.unpark()
 
     async def run(self) -> None:
         """The workers, until cancelled."""
@@ -90,8 +91,7 @@ class Verifier:
                 for job, refusal in zip(jobs, await self._call(limiter, self._check_all, jobs), strict=True):
                     job.done(job.transaction, refusal)
             else:
-                self._wake = trio.Event()
-                await self._wake.wait()
+                await self._idle.park()
 
     async def _call(self, limiter: trio.CapacityLimiter, check: Callable[[T], R], job: T) -> R:
         if self.threads == 0:
