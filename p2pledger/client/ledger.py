@@ -190,14 +190,16 @@ class LedgerClient:
         """
         transaction = parse(data)
         failures: list[str] = []
+        first = self._links.preferred
         with trio.move_on_after(self._patience.total_s):
             try:
-                return await self._decided_at(self._links.preferred, transaction, is_repeated=False)
+                return await self._decided_at(first, transaction, is_repeated=False)
             except Rejected:
                 raise
             except _FAULTS as error:
-                failures.append(_reason(self._links.preferred, error))
-                self._links.pass_over()
+                failures.append(_reason(first, error))
+                if self._links.preferred is first:  # of all that fail at one node, one passes it over
+                    self._links.pass_over()
             others = list(self._links.in_order())
             width = self.founding.validators.f + 1
             while True:

@@ -28,7 +28,13 @@ class Readings:
     metrics: Metrics
     _counted: dict[Counter, int] = field(default_factory=dict)
 
+    _links_needed: int = 0
+    """Ourselves included: a quorum, or all that our settings name, where others carry our messages on."""
+
     def __post_init__(self) -> None:
+        named = len(self.home.peers())
+        quorum = self.home.founding.validators.q
+        self._links_needed = min(quorum, 1 + named) if named else quorum
         self.metrics.node_info.labels(__version__, str(PROTOCOL_VERSION), self.engine.chain.hex()).set(1)
 
     def take(self) -> Facts:
@@ -42,7 +48,7 @@ class Readings:
         checks = {
             "voting": not recovery.is_waiting and not recovery.is_silent,
             "caught_up": not engine.syncer.is_active,
-            "quorum_linked": linked >= self.home.founding.validators.q,
+            "quorum_linked": linked >= self._links_needed,
         }
         return Facts(checks, {"version": __version__, "chain": engine.chain.hex(), "node": engine.me.hex()})
 
