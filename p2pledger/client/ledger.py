@@ -244,12 +244,20 @@ class LedgerClient:
             try:
                 await self._take_in(node, transaction)
             except Rejected as error:
-                if not (is_repeated and error.code in (Code.E_NONCE, Code.E_DUP)):
+                if error.code not in (Code.E_NONCE, Code.E_DUP):
+                    raise
+                if not is_repeated and not await self._is_decided(node, transaction):
                     raise
             timeout_ms = int(self._patience.silence_s * 1000)
             question = AwaitReceipt(_ID, transaction.body.sender, transaction.body.nonce, True, timeout_ms)
             reply = await self._patiently(node, question, ReceiptReply)
         return self._believed(reply, transaction)
+
+    async def _is_decided(self, node: Node, transaction: Transaction) -> bool:
+        """Whether the nonce was used by this very transaction, as for one sent again that nobody proved in time."""
+        body = transaction.body
+        reply = await self._links.call(node, AwaitReceipt(_ID, body.sender, body.nonce, False, 0))
+        return isinstance(reply, ReceiptReply) and reply.executed.receipt.transaction == transaction.id
 
     async def _take_in(self, node: Node, transaction: Transaction) -> None:
         reply = await self._patiently(node, Submit(_ID, transaction.data), Accepted)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from p2pledger.client.keyring import OrganisationWallet, Persona, Wallet
-from p2pledger.client.ledger import LedgerClient, Patience, Receipt, open_ledger
+from p2pledger.client.ledger import LedgerClient, Receipt, open_ledger
 from p2pledger.demo.autopsy import Remains, remains_of
 from p2pledger.demo.cluster import Cluster
 from p2pledger.health.operations import CredentialIssue, IdentityKind
@@ -31,22 +31,21 @@ class Hospital:
     ledger: LedgerClient
     physician: Persona
 
+    def operation(self) -> CredentialIssue:
+        """The physician's credential once more; it ended long ago, so every issue replaces the one before."""
+        return CredentialIssue(self.physician.did, "physician", _ZERO, valid_from_ms=0, valid_to_ms=1)
+
     async def issue(self) -> Receipt:
-        """Issue the physician's credential once more; it ended long ago, so every issue replaces the one before."""
-        return await self.ledger.submit(
-            CredentialIssue(self.physician.did, "physician", _ZERO, valid_from_ms=0, valid_to_ms=1)
-        )
+        return await self.ledger.submit(self.operation())
 
 
 @asynccontextmanager
-async def hospital(
-    cluster: Cluster, nodes: Sequence[str] | None = None, patience: Patience | None = None
-) -> AsyncIterator[Hospital]:
+async def hospital(cluster: Cluster, nodes: Sequence[str] | None = None) -> AsyncIterator[Hospital]:
     """The first member as a client of these nodes (or of all), its physician registered."""
     wallet = cluster.wallet(cluster.names[0])
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(
-            open_ledger(cluster.founding, cluster.addresses(nodes), wallet.account, patience)
+            open_ledger(cluster.founding, cluster.addresses(nodes), wallet.account)
         )
         physician = await register(cluster, wallet, "practitioner", nodes)
         yield Hospital(cluster, wallet, ledger, physician)

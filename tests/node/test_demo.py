@@ -1,0 +1,23 @@
+"""The demonstration as a newcomer runs it: its exit status tells, and it leaves nothing behind."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.process
+
+
+def test_the_demonstration_keeps_all_its_promises_and_cleans_up(tmp_path: Path) -> None:
+    """One command, real processes, every claim checked, status 0, no process or file left."""
+    environ = {**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "p2pledger", "demo"], env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4_000:] + done.stderr[-2_000:]
+    assert "promises held" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path) not in running
