@@ -40,6 +40,8 @@ class Router:
         self._links_of: dict[NodeId, frozenset[NodeId]] = {}
         self._serial = serial
         self._seen: dict[NodeId, dict[int, None]] = {}
+        self._forgotten: dict[NodeId, int] = {}
+        """The highest serial of each origin that is no longer remembered; up to it nothing is carried again."""
 
     def link_up(self, node: NodeId) -> list[Transmission]:
         self.links.add(node)
@@ -88,14 +90,16 @@ class Router:
         if relay.origin not in self.members:
             raise InvalidInput(f"relayed message of {relay.origin.hex()}, who is not a member")
         seen = self._seen.setdefault(relay.origin, {})
-        if relay.serial in seen:
+        if relay.serial in seen or relay.serial <= self._forgotten.get(relay.origin, -1):
             return None, []
         said = _relay_bytes(self._chain, relay.origin, relay.destination, relay.serial, relay.body)
         if not verify(relay.origin, said, relay.signature):
             raise InvalidInput(f"relayed message is not signed by its origin {relay.origin.hex()}")
         seen[relay.serial] = None
         if len(seen) > SEEN_PER_ORIGIN:
-            seen.pop(next(iter(seen)))
+            oldest = next(iter(seen))
+            del seen[oldest]
+            self._forgotten[relay.origin] = max(oldest, self._forgotten.get(relay.origin, -1))
         onward = self._onward(sender, relay)
         carried = [Transmission(onward, encode(relay))] if onward else []
         return (relay.body if relay.destination in {None, self.me} else None), carried
@@ -139,10 +143,14 @@ class BatchPool:
     bytes_held: int = 0
     transactions: int = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether another batch of the largest size would not fit."""
+        return self.bytes_held + limits.BATCH_BYTES_MAX > self.bytes_max
+
     def add(self, pooled: PooledBatch, is_wanted: bool = False) -> bool:
         """Hold a batch; False if it is here already, or if there is no room and no open block wants it."""
-        is_full = self.bytes_held + len(pooled.data) > self.bytes_max
-        if pooled.id in self.batches or (is_full and not is_wanted):
+        if pooled.id in self.batches or (self.is_full and not is_wanted):
             return False
         self.batches[pooled.id] = pooled
         self.bytes_held += len(pooled.data)

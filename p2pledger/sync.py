@@ -70,15 +70,18 @@ class Syncer:
         """The peer to ask now, or None while an answer may still come."""
         if self.target is None or not links:
             return None
-        if self.asked is not None and self.asked in links and now_ms - self.asked_at_ms < RETRY_MS:
-            return None
+        if self.asked is not None:
+            if self.asked in links and now_ms - self.asked_at_ms < RETRY_MS:
+                return None
+            self.fault(self.asked)  # silence costs it its turn, or one silent peer could keep us back for ever
         self._turn += 1
-        ranked = sorted(links, key=lambda node: (self.faults.get(node, 0), node))
-        self.asked = ranked[self._turn % len(ranked)] if not self.faults else ranked[0]
+        fewest = min(self.faults.get(node, 0) for node in links)
+        best = [node for node in sorted(links) if self.faults.get(node, 0) == fewest]
+        self.asked = best[self._turn % len(best)]
         self.asked_at_ms = now_ms
         return self.asked
 
     def fault(self, node: NodeId) -> None:
-        """It sent what does not verify: the others first."""
+        """It sent what does not verify, or nothing: the others first."""
         self.faults[node] = self.faults.get(node, 0) + 1
         self.asked = None

@@ -142,6 +142,13 @@ class ReportEquivocation:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportRollback:
+    """Somebody holds a statement of ours that our journal does not know: nothing is signed for now (P20)."""
+
+    forgotten: Message
+
+
+@dataclass(frozen=True, slots=True)
 class Halt:
     """What must not happen with at most f faults did happen: stop loudly."""
 
@@ -166,5 +173,6 @@ Effect: TypeAlias = (
     | ViewEntered
     | ViewLeft
     | ReportEquivocation
+    | ReportRollback
     | Halt
 )

@@ -42,6 +42,11 @@ class Tally:
         """Whether this very ballot was counted."""
         return ballot.author in self.signatures(ballot.view, ballot.height, ballot.block_hash)
 
+    def knows_equivocation(self, ballot: Ballot) -> bool:
+        """Whether two differing votes of this author are kept for this slot: a third would only cost time (P23)."""
+        slot = self._slots.get((ballot.view, ballot.height))
+        return slot is not None and len(slot.seen.get(ballot.author, ())) >= 2
+
     def quorums(self, q: int) -> list[tuple[View, Height, BlockHash]]:
         """Every place and block with at least q votes, in order of (view, height)."""
         return [
@@ -60,9 +65,11 @@ class Tally:
                 best = (place, kept[-1])
         return None if best is None else best[1]
 
-    def prune(self, committed: Height) -> None:
-        """Forget everything at or below the committed height."""
-        self._slots = {place: slot for place, slot in self._slots.items() if place[1] > committed}
+    def prune(self, committed: Height, oldest: View) -> None:
+        """Forget everything at or below the committed height, and of views before `oldest`."""
+        self._slots = {
+            place: slot for place, slot in self._slots.items() if place[1] > committed and place[0] >= oldest
+        }
 
     def __len__(self) -> int:
         return sum(len(kept) for slot in self._slots.values() for kept in slot.seen.values())

@@ -1,8 +1,11 @@
 """The blocks above the committed height: which headers are known, whose bodies are held, how they hang together."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from p2pledger.chain.block import Header
+from p2pledger.consensus import effects as do
+from p2pledger.consensus.effects import Effect
 from p2pledger.primitives.ids import BlockHash, Height
 
 
@@ -16,8 +19,23 @@ class Missing:
     """None: not even the header is known."""
 
 
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """The chain does not hang on the committed block; whether that proves more than f liars, the caller knows."""
+
+    committed: Header
+    found: BlockHash
+    """What the chain has at the committed height."""
+
+    def __str__(self) -> str:
+        return (
+            f"a certified chain has {self.found.hex()} at the committed height {self.committed.height}, "
+            f"we {self.committed.hash.hex()}"
+        )
+
+
 class ForkError(Exception):
-    """A certified block does not descend from the committed one: more than f validators lie."""
+    """A certified block contradicts the committed one: more than f validators lie."""
 
 
 @dataclass(slots=True)
@@ -27,7 +45,8 @@ class Window:
     committed: Header
     headers: dict[BlockHash, Header] = field(default_factory=dict)
     held: set[BlockHash] = field(default_factory=set)
-    """Blocks whose bodies are at hand."""
+    """Vouched for (checked here, or certified) and all bodies at hand."""
+    _asked: set[tuple[bool, BlockHash]] = field(default_factory=set)
 
     def add(self, header: Header) -> None:
         """Know a header above the committed height."""
@@ -35,16 +54,17 @@ class Window:
             self.headers[header.hash] = header
 
     def hold(self, header: Header) -> None:
-        """Know a header whose bodies are at hand."""
+        """Know a header that was checked or is certified, and whose bodies are at hand."""
         if header.height > self.committed.height:
             self.headers[header.hash] = header
             self.held.add(header.hash)
 
-    def chain_to(self, block_hash: BlockHash, height: Height) -> list[Header] | Missing:
-        """The headers above the committed one up to this block, oldest first, all held; or the first thing missing.
+    def vouches_for(self, header: Header) -> bool:
+        """Whether what follows this block may be checked: it is committed, or held (P3)."""
+        return header.hash == self.committed.hash or header.hash in self.held
 
-        Raises ForkError if the chain does not hang on the committed block.
-        """
+    def chain_to(self, block_hash: BlockHash, height: Height) -> list[Header] | Missing | Conflict:
+        """The headers above the committed one up to this block, oldest first, all held; or what keeps it from that."""
         chain: list[Header] = []
         while height > self.committed.height:
             header = self.headers.get(block_hash)
@@ -53,17 +73,31 @@ class Window:
             chain.append(header)
             block_hash, height = header.parent, Height(height - 1)
         if block_hash != self.committed.hash:
-            raise ForkError(
-                f"certified chain has {block_hash.hex()} at committed height {height}, we {self.committed.hash.hex()}"
-            )
+            return Conflict(self.committed, block_hash)
         chain.reverse()
         for header in chain:
             if header.hash not in self.held:
                 return Missing(header.height, header.hash, header)
         return chain
 
+    def ask(self, missing: Missing) -> Iterator[Effect]:
+        """Fetch what is missing, unless that was asked for already."""
+        key = (missing.header is None, missing.block_hash)
+        if key in self._asked:
+            return
+        self._asked.add(key)
+        if missing.header is None:
+            yield do.FetchHeader(missing.height, missing.block_hash)
+        else:
+            yield do.FetchBodies(missing.header)
+
+    def ask_again(self) -> None:
+        """Answers may have been lost: the next need asks anew."""
+        self._asked.clear()
+
     def advance(self, committed: Header) -> None:
         """Move up; what lies at or below the new height is forgotten."""
         self.committed = committed
         self.headers = {key: header for key, header in self.headers.items() if header.height > committed.height}
         self.held &= self.headers.keys()
+        self._asked.clear()

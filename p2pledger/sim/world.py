@@ -48,6 +48,7 @@ from p2pledger.engine.executor import genesis_flush
 from p2pledger.engine.ports import AppendBlock
 from p2pledger.execution.contract import Application
 from p2pledger.messages import Agreement, Relay, parse_message
+from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import AccountKey, Millis, NodeId, Nonce, TransactionId, ValidatorId
@@ -459,11 +460,13 @@ class World:
         return [int(node.ledger.tip()) for node in self.nodes if node.is_honest]
 
     def bound_memory(self) -> None:
-        """Invariant 8: what a replica keeps of others' messages is O(n · W · views)."""
-        window = self.parameters.window
-        bound = 2 * self.n * window * 10 * 3 + self.n
+        """Invariant 8: what a replica keeps of others' messages has the bound that P23 names."""
+        views = 2 * limits.VIEWS_AHEAD_MAX + 1
+        ballots = 2 * 2 * self.n * self.parameters.window * views
+        bound = ballots + self.parameters.window * (limits.VIEWS_AHEAD_MAX + 1) + self.n
         for node in self.nodes:
-            if node.engine is not None and node.engine.replica.kept_messages() > bound:
-                raise InvariantBroken(
-                    f"8: a replica keeps {node.engine.replica.kept_messages()} messages, more than {bound}"
-                )
+            if node.engine is not None:
+                replica = node.engine.replica
+                kept = len(replica.ballots) + len(replica.view_changes)
+                if kept > bound:
+                    raise InvariantBroken(f"8: a replica keeps {kept} messages, more than {bound}")

@@ -1,0 +1,101 @@
+"""Headers and ranges of committed blocks: what others ask for, and what this node asks for when it is behind (P21)."""
+
+from collections.abc import Iterator, Sequence
+
+from p2pledger.chain.block import Header
+from p2pledger.chain.genesis import Founding
+from p2pledger.consensus.journal import CommittedRecord
+from p2pledger.consensus.messages import Certificate
+from p2pledger.engine.agenda import Agenda
+from p2pledger.engine.dissemination import FETCH_RETRY_MS, Bodies, transmit
+from p2pledger.engine.events import EngineEffect, Note
+from p2pledger.engine.executor import Executor, parse_bodies
+from p2pledger.engine.ports import LedgerStore
+from p2pledger.gossip import Router
+from p2pledger.messages import HeaderRequest, RangeReply, RangeRequest, SyncBlock
+from p2pledger.primitives import limits
+from p2pledger.primitives.errors import InvalidInput
+from p2pledger.primitives.ids import BlockHash, ChainId, Height, NodeId
+from p2pledger.sync import RETRY_MS, Syncer, check_range
+
+Synced = tuple[CommittedRecord, Bodies, tuple[bytes, ...]]
+"""A block to apply, with its bodies parsed and as bytes."""
+
+
+def range_reply(ledger: LedgerStore, start: Height) -> RangeReply | None:
+    """Blocks from `start` to the first certified one at or beyond the limits; None if there is nothing to tell."""
+    blocks: list[SyncBlock] = []
+    size = 0
+    certified: tuple[int, Certificate] | None = None
+    height = start
+    while height <= ledger.tip() and len(blocks) < 2 * limits.SYNC_RANGE_BLOCKS_MAX:
+        record = ledger.block(height)
+        if record is None:
+            break
+        bodies = tuple(body for key in record.header.batches if (body := ledger.body(key)) is not None)
+        size += sum(len(body) for body in bodies)
+        if certified is not None and size > limits.FRAME_BYTES_MAX - 64 * 1024:
+            break
+        blocks.append(SyncBlock(record.header, bodies))
+        if record.certificate is not None:
+            certified = (len(blocks), record.certificate)
+            if len(blocks) >= limits.SYNC_RANGE_BLOCKS_MAX or size >= limits.SYNC_RANGE_BYTES_MAX:
+                break
+        height = Height(height + 1)
+    return None if certified is None else RangeReply(tuple(blocks[: certified[0]]), certified[1])
+
+
+class Catchup:
+    """What this node has asked for and not got yet."""
+
+    def __init__(self, founding: Founding, router: Router, executor: Executor, agenda: Agenda) -> None:
+        self.syncer = Syncer()
+        self._chain: ChainId = founding.chain
+        self._validators = founding.validators
+        self._router = router
+        self._executor = executor
+        self._agenda = agenda
+        self._headers: dict[BlockHash, Height] = {}
+
+    def fetch_header(self, height: Height, block_hash: BlockHash) -> Iterator[EngineEffect]:
+        """A certificate names this block and nobody here knows it."""
+        self._headers[block_hash] = height
+        self._agenda.after("fetch", FETCH_RETRY_MS)
+        return transmit(self._router.broadcast(HeaderRequest(height, block_hash)))
+
+    def fetch_headers_again(self, committed: Height) -> Iterator[EngineEffect]:
+        """Those above the committed height that have not come."""
+        self._headers = {key: height for key, height in self._headers.items() if height > committed}
+        for block_hash, height in list(self._headers.items()):
+            yield from self.fetch_header(height, block_hash)
+
+    def is_awaited(self, header: Header) -> bool:
+        """Whether this header was asked for; from now on it is not."""
+        return self._headers.pop(header.hash, None) is not None
+
+    def ask_range(self) -> Iterator[EngineEffect]:
+        """One request at a time, to one peer after another."""
+        node = self.syncer.next_peer(sorted(self._router.links), self._agenda.monotonic_ms)
+        if node is not None:
+            yield from transmit(self._router.send(node, RangeRequest(Height(self._executor.executed + 1))))
+            self._agenda.after("sync", RETRY_MS)
+
+    def check(self, node: NodeId, reply: RangeReply) -> Sequence[Synced] | Note:
+        """The blocks of a reply that continue our tip and are certified; anything else costs the peer its turn."""
+        tip = self._executor.last
+        if not self.syncer.is_active or reply.blocks[0].header.height > tip.height + 1:
+            return ()
+        fresh = tuple(block for block in reply.blocks if block.header.height > tip.height)
+        if not fresh:
+            return ()
+        try:
+            blocks = check_range(RangeReply(fresh, reply.certificate), tip, self._chain, self._validators)
+            parsed = [parse_bodies(block.bodies) for block in blocks]
+        except InvalidInput as error:
+            self.syncer.fault(node)
+            return Note("sync_refused", (("node", node.hex()), ("reason", str(error))))
+        last = blocks[-1].header.height
+        return [
+            (CommittedRecord(block.header, reply.certificate if block.header.height == last else None), bodies, raw)
+            for block, bodies, raw in zip(blocks, parsed, [block.bodies for block in blocks], strict=True)
+        ]

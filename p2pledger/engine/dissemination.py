@@ -1,0 +1,211 @@
+"""Batches on their way: sealed here, pushed once, announced, asked for, held until they are ordered."""
+
+from collections.abc import Iterable, Iterator
+
+from p2pledger.chain.batch import Batch, batch_id, parse_batch, seal
+from p2pledger.chain.block import Header
+from p2pledger.chain.genesis import Founding
+from p2pledger.chain.transaction import Transaction
+from p2pledger.engine.agenda import Agenda
+from p2pledger.engine.events import BatchVerified, EngineEffect, Transmit, VerifyBatch, Write
+from p2pledger.engine.executor import Executor, parse_bodies
+from p2pledger.engine.ports import LedgerStore, PutBody
+from p2pledger.execution import keys
+from p2pledger.execution.windows import Window
+from p2pledger.gossip import BatchPool, PooledBatch, Router, Transmission
+from p2pledger.mempool import Mempool
+from p2pledger.messages import BatchAnnounce, BatchPush, BatchRequest
+from p2pledger.primitives import limits
+from p2pledger.primitives.crypto import SigningKey
+from p2pledger.primitives.ids import BatchId, NodeId
+
+FETCH_RETRY_MS = 300
+REQUESTED_MAX = 4 * limits.BLOCK_BATCHES_MAX
+"""Requests remembered, so that the same batch is not asked for twice at once; more are forgotten when they are old."""
+BATCHES_IN_FLIGHT_IDLE = 0
+"""Own batches unordered at which the next one is sealed at once."""
+
+Bodies = list[tuple[Batch, list[Transaction]]]
+
+
+def transmit(transmissions: Iterable[Transmission]) -> Iterator[EngineEffect]:
+    """As effects."""
+    return (Transmit(transmission) for transmission in transmissions)
+
+
+class Dissemination:
+    """The batches of one node: its own, and everybody's that wait to be ordered."""
+
+    def __init__(
+        self,
+        founding: Founding,
+        node_key: SigningKey,
+        router: Router,
+        ledger: LedgerStore,
+        executor: Executor,
+        mempool: Mempool,
+        agenda: Agenda,
+    ) -> None:
+        self.pool = BatchPool()
+        self.origins = frozenset(card.node for card in founding.genesis.cards)
+        self._chain = founding.chain
+        self._key = node_key
+        self._me = NodeId(node_key.public)
+        self._router = router
+        self._ledger = ledger
+        self._executor = executor
+        self._mempool = mempool
+        self._agenda = agenda
+        self._sequence = 0
+        self._own_unordered: set[BatchId] = set()
+        self._requested: dict[BatchId, int] = {}
+        self._verifying: set[BatchId] = set()
+
+    def resume(self, is_new_chain: bool, open_headers: Iterable[Header]) -> None:
+        """After a start: number on from beyond what may still be under way; hold what was kept for open blocks."""
+        self._sequence = 0 if is_new_chain else self.window_of(self._me).highest + limits.ORIGIN_WINDOW // 2
+        for header in open_headers:
+            for key in header.batches:
+                data = self._ledger.body(key)
+                if data is not None and key not in self.pool:
+                    ((batch, transactions),) = parse_bodies([data])
+                    pooled = PooledBatch(key, batch, transactions, data, self._agenda.monotonic_ms)
+                    self.pool.add(pooled, is_wanted=True)
+
+    def window_of(self, origin: NodeId) -> Window:
+        """The batch sequences of an origin that the executed chain has used."""
+        return keys.window_at(keys.origin(origin), self._executor.state)
+
+    # Sealing
+
+    def seal_due(self) -> Iterator[EngineEffect]:
+        """Seal what waits: at once when nothing of ours is under way, else at 200 transactions or 10 ms."""
+        mempool = self._mempool
+        while len(mempool) and not self.pool.is_full:
+            waited = self._agenda.monotonic_ms - mempool.oldest_ms
+            is_idle = len(self._own_unordered) <= BATCHES_IN_FLIGHT_IDLE
+            if not (is_idle or len(mempool) >= limits.BATCH_SEAL_TRANSACTIONS or waited >= limits.BATCH_SEAL_MS):
+                self._agenda.at("seal", mempool.oldest_ms + limits.BATCH_SEAL_MS)
+                return
+            if len(self._own_unordered) >= limits.ORIGIN_WINDOW // 2:
+                return
+            yield from self._seal(mempool.take(limits.BATCH_TRANSACTIONS_MAX))
+            mempool.oldest_ms = self._agenda.monotonic_ms
+        self._agenda.cancel("seal")
+
+    def _seal(self, transactions: list[Transaction]) -> Iterator[EngineEffect]:
+        self._sequence = max(self._sequence, self.window_of(self._me).highest) + 1
+        data = seal(self._chain, self._key, self._sequence, [item.data for item in transactions])
+        key = batch_id(data)
+        self._own_unordered.add(key)
+        now = self._agenda.monotonic_ms
+        self.pool.add(PooledBatch(key, parse_batch(data), transactions, data, now, is_own=True), is_wanted=True)
+        yield from transmit(self._router.broadcast(BatchPush(data)))
+
+    # What comes
+
+    def _lacks(self, key: BatchId) -> bool:
+        return key not in self.pool and key not in self._verifying and self._ledger.body(key) is None
+
+    def on_push(self, link: NodeId, data: bytes) -> Iterator[EngineEffect]:
+        """A batch in full: worth verifying if it is new, and was asked for or has room."""
+        key = batch_id(data)
+        if self._lacks(key) and (key in self._requested or not self.pool.is_full):
+            self._verifying.add(key)
+            yield VerifyBatch(link, data)
+
+    def on_bad(self, key: BatchId) -> None:
+        self._verifying.discard(key)
+
+    def on_verified(self, event: BatchVerified, wanted: Iterable[Header]) -> None:
+        """File a batch whose signatures hold, if a block that is looked at names it or it may yet be ordered."""
+        self._verifying.discard(event.id)
+        self._requested.pop(event.id, None)
+        if event.batch.origin not in self.origins or not self._lacks(event.id):
+            return
+        is_wanted = any(event.id in header.batches for header in wanted)
+        is_open = self.window_of(event.batch.origin).use(event.batch.sequence) is not None
+        if is_wanted or is_open:
+            now = self._agenda.monotonic_ms
+            self.pool.add(PooledBatch(event.id, event.batch, event.transactions, event.data, now), is_wanted)
+
+    def announce(self, nodes: Iterable[NodeId]) -> Iterator[EngineEffect]:
+        """Tell peers what waits here; who lacks a batch asks for it."""
+        ids = tuple(self.pool.batches)[: limits.BLOCK_BATCHES_MAX]
+        if ids:
+            for node in nodes:
+                yield from transmit(self._router.send(node, BatchAnnounce(ids)))
+
+    def ask_for(self, ids: Iterable[BatchId], nodes: Iterable[NodeId]) -> Iterator[EngineEffect]:
+        """Request those that are lacking and were not asked for just now."""
+        now = self._agenda.monotonic_ms
+        if len(self._requested) > REQUESTED_MAX:
+            self._requested = {key: at for key, at in self._requested.items() if now - at < FETCH_RETRY_MS}
+        lacking = [key for key in ids if self._lacks(key)]
+        wanted = [key for key in lacking if now - self._requested.get(key, -FETCH_RETRY_MS) >= FETCH_RETRY_MS]
+        if wanted:
+            self._requested.update(dict.fromkeys(wanted, now))
+            for node in nodes:
+                yield from transmit(self._router.send(node, BatchRequest(tuple(wanted))))
+        if lacking:
+            self._agenda.after("fetch", FETCH_RETRY_MS)
+
+    def ask_missing(self, header: Header) -> Iterator[EngineEffect]:
+        """The bodies of a block that are not here: everybody may have them."""
+        return self.ask_for(header.batches, sorted(self._router.links))
+
+    def on_request(self, node: NodeId, request: BatchRequest) -> Iterator[EngineEffect]:
+        for key in request.ids:
+            data = self.body(key)
+            if data is not None:
+                yield from transmit(self._router.send(node, BatchPush(data)))
+
+    # What is held
+
+    def body(self, key: BatchId) -> bytes | None:
+        pooled = self.pool.get(key)
+        return pooled.data if pooled is not None else self._ledger.body(key)
+
+    def bodies(self, header: Header) -> Bodies | None:
+        """All bodies of a block, or None while one is missing; what is missing is asked for by the caller."""
+        bodies: Bodies = []
+        for key in header.batches:
+            pooled = self.pool.get(key)
+            if pooled is not None:
+                bodies.append((pooled.batch, pooled.transactions))
+                continue
+            data = self._ledger.body(key)
+            if data is None:
+                return None
+            bodies += parse_bodies([data])
+        return bodies
+
+    def keep(self, header: Header) -> Iterator[EngineEffect]:
+        """P16b: durable together with the journal record that names them, until the height is committed."""
+        for key in header.batches:
+            data = self.body(key)
+            assert data is not None, "a block is journalled or committed with all its bodies at hand"
+            yield Write(PutBody(key, data))
+
+    def ordered(self, header: Header, bodies: Bodies) -> None:
+        """A block is committed: its batches wait no more, nor do those that its batches made impossible."""
+        for key in header.batches:
+            self.pool.remove(key)
+            self._own_unordered.discard(key)
+        for _, transactions in bodies:
+            for transaction in transactions:
+                self._mempool.decided(transaction.body.sender, transaction.body.nonce)
+        self._drop_dead()
+
+    def _drop_dead(self) -> None:
+        """Batches whose sequence another batch of their origin has used, or that fell out of the window."""
+        windows: dict[NodeId, Window] = {}
+        for pooled in list(self.pool.batches.values()):
+            origin = pooled.batch.origin
+            if origin not in windows:
+                windows[origin] = self.window_of(origin)
+            if windows[origin].use(pooled.batch.sequence) is None:
+                self.pool.remove(pooled.id)
+                self._own_unordered.discard(pooled.id)
+                if pooled.is_own:  # a sequence used twice, as after a restart: the transactions go into a new batch
+                    self._mempool.put_back(pooled.transactions)

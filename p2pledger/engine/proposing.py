@@ -1,0 +1,160 @@
+"""The replica's questions about blocks: build one (P1, P15), check one (P3), get the bodies of a certified one."""
+
+from collections.abc import Callable, Iterator
+
+from p2pledger.chain.block import Header
+from p2pledger.chain.genesis import Founding
+from p2pledger.consensus import effects as do
+from p2pledger.consensus import events as replica_event
+from p2pledger.consensus.replica import Replica
+from p2pledger.engine.agenda import Agenda
+from p2pledger.engine.dissemination import FETCH_RETRY_MS, Dissemination
+from p2pledger.engine.events import EngineEffect, Note
+from p2pledger.engine.executor import Executor
+from p2pledger.engine.proposals import OriginWindows, Verdict, build, judge, select
+from p2pledger.primitives import limits
+from p2pledger.primitives.ids import BlockHash, Height
+
+Tell = Callable[[replica_event.Event], Iterator[EngineEffect]]
+FindHeader = Callable[[Height, BlockHash], Header | None]
+
+
+class Proposing:
+    """Open questions, each answered as soon as what it waits for is here."""
+
+    def __init__(
+        self,
+        founding: Founding,
+        replica: Replica,
+        executor: Executor,
+        batches: Dissemination,
+        agenda: Agenda,
+        tell: Tell,
+        find_header: FindHeader,
+    ) -> None:
+        self._founding = founding
+        self._replica = replica
+        self._executor = executor
+        self._batches = batches
+        self._agenda = agenda
+        self._tell = tell
+        self._find_header = find_header
+        self._build: do.BuildProposal | None = None
+        self._checks: dict[BlockHash, do.CheckProposal] = {}
+        self._wanted: dict[BlockHash, Header] = {}
+
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self._checks or self._wanted)
+
+    def wanted_headers(self) -> Iterator[Header]:
+        """The blocks whose bodies are needed, whoever sends them."""
+        yield from self._wanted.values()
+        for check in self._checks.values():
+            yield check.header
+
+    def view_changed(self) -> None:
+        """Questions of the view before are stale."""
+        self._checks.clear()
+        if self._build is not None and self._build.view != self._replica.view:
+            self._build = None
+
+    def ask_build(self, question: do.BuildProposal) -> None:
+        self._build = question
+
+    def check(self, question: do.CheckProposal) -> Iterator[EngineEffect]:
+        """P3, as far as it can be said now."""
+        header, replica = question.header, self._replica
+        self._checks[header.hash] = question
+        if (question.epoch, question.view) != (replica.epoch, replica.view) or header.height <= replica.committed:
+            del self._checks[header.hash]
+            return
+        bodies = self._batches.bodies(header)
+        windows = self._windows(question.parent)
+        if bodies is None or windows is None:
+            yield from self._batches.ask_missing(header)
+            yield from self._batches.ask_missing(question.parent)
+            return
+        wall_ms = self._agenda.now.wall_ms
+        judgement = judge(header, question.parent, bodies, windows, self._executor, self._founding, wall_ms)
+        if judgement.verdict is Verdict.WAIT:
+            self._agenda.after("fetch", FETCH_RETRY_MS)
+            return
+        del self._checks[header.hash]
+        if judgement.verdict is Verdict.BAD:
+            yield Note("proposal_refused", (("height", header.height), ("reason", judgement.reason)))
+            return
+        yield from self._tell(
+            replica_event.ProposalChecked(question.epoch, question.view, header.height, header.hash),
+        )
+
+    def hold(self, header: Header) -> Iterator[EngineEffect]:
+        """A certified block needs its bodies only."""
+        self._wanted[header.hash] = header
+        if header.height <= self._replica.committed:
+            del self._wanted[header.hash]
+        elif self._batches.bodies(header) is None:
+            yield from self._batches.ask_missing(header)
+        else:
+            del self._wanted[header.hash]
+            yield from self._tell(replica_event.BlockHeld(header))
+
+    def try_again(self) -> Iterator[EngineEffect]:
+        """Something arrived or time passed: judge and hold again what was waiting for it."""
+        for question in list(self._checks.values()):
+            yield from self.check(question)
+        for header in list(self._wanted.values()):
+            yield from self.hold(header)
+
+    def _windows(self, parent: Header) -> OriginWindows | None:
+        """Batch sequences used up to and including `parent`; None if a body on the way is missing."""
+        windows = OriginWindows({origin: self._batches.window_of(origin) for origin in self._batches.origins})
+        header: Header | None = parent
+        while header is None or header.height > self._executor.executed:
+            bodies = None if header is None else self._batches.bodies(header)
+            if header is None or bodies is None:
+                return None
+            for batch, _ in bodies:
+                windows.use(batch)
+            header = self._find_header(Height(header.height - 1), header.parent)
+        return windows
+
+    def build_due(self) -> Iterator[EngineEffect]:
+        """Answer the replica's request once there is something to propose."""
+        request = self._build
+        if request is None:
+            return
+        parent, executed = request.parent, self._executor.executed
+        if request.view != self._replica.view or parent.height < executed:
+            self._build = None  # asked for before the chain moved on
+            return
+        if executed < max(parent.executed_height, parent.height + 1 - self._founding.parameters.window):
+            return
+        windows = self._windows(parent)
+        if windows is None:
+            return
+        chosen = select(self._batches.pool, windows, set())
+        now_ms = self._agenda.monotonic_ms
+        if chosen.batches:
+            ripe_ms = chosen.batches[0].held_since_ms + limits.BLOCK_DELAY_MS
+            is_ripe = chosen.transactions >= limits.BLOCK_TRANSACTIONS_TARGET or now_ms >= ripe_ms
+            if parent.height != executed and not is_ripe:
+                self._agenda.at("build", ripe_ms)
+                return
+        elif not self._executor.has_unsealed(parent.executed_height) and not self.is_heartbeat_due(parent):
+            return
+        self._build = None
+        self._agenda.cancel("build")
+        header = build(parent, chosen, self._executor, self._founding, self._agenda.now.wall_ms)
+        yield from self._tell(replica_event.ProposalBuilt(request.epoch, request.view, header))
+
+    def is_heartbeat_due(self, parent: Header) -> bool:
+        """P15: one empty block per heartbeat of quiet."""
+        heartbeat_ms = self._founding.parameters.heartbeat_ms
+        if heartbeat_ms == 0 or parent.height != self._executor.executed:
+            return False
+        due_in = parent.time_ms + heartbeat_ms - self._agenda.now.wall_ms
+        if due_in > 0:
+            self._agenda.after("heartbeat", due_in)
+            return False
+        return True
