@@ -51,6 +51,8 @@ NOUNS = {
     "genesis": Noun("p2pledger.cli.genesis:genesis", "Assemble, sign, combine, show and install the genesis."),
     "start": Noun("p2pledger.cli.start:start", "Run this member's node."),
     "status": Noun("p2pledger.cli.status:status", "Show where a node and its consortium stand."),
+    "wallet": Noun("p2pledger.cli.wallet:wallet", "Make and show a person's wallet."),
+    "identity": Noun("p2pledger.cli.identity:identity", "Register people and say what they may act as."),
     "keys": Noun("p2pledger.cli.keys:keys", "Show and check the keys of a home."),
     "tx": Noun("p2pledger.cli.tx:tx", "Submit transactions and follow their receipts."),
     "block": Noun("p2pledger.cli.block:block", "Show committed blocks."),

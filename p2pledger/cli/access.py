@@ -1,0 +1,97 @@
+"""`p2pledger access`: may I read? The chain answers, and writes the answer down either way."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from p2pledger.cli.connect import FILE, Connection, with_connection
+from p2pledger.cli.values import CompartmentValue, Hex, Span
+from p2pledger.primitives.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from p2pledger.client.health import Compartment
+    from p2pledger.client.ledger import LedgerClient, Receipt
+
+DENIED = 4
+
+
+@click.group()
+def access() -> None:
+    """Ask for access to records."""
+
+
+@access.command("request")
+@click.option("--card", "card_file", type=FILE, help="The consent card that the patient gave.")
+@click.option("--pid", type=Hex(16), help="Whose records, where there is no card.")
+@click.option("--purpose", "purpose_text", required=True, metavar="CODE", help="A PurposeOfUse code like TREAT.")
+@click.option(
+    "--compartment",
+    "compartments",
+    type=CompartmentValue(),
+    multiple=True,
+    metavar="HANDLE",
+    help="What; repeat. [default: all of the card]",
+)
+@click.option("--label", "labels", type=Hex(16), multiple=True, help="A sensitive label among what is asked for.")
+@click.option("--records", "n_records", type=click.IntRange(1), default=1, help="How many records at most.")
+@click.option("--for", "span_ms", type=Span(), default="1h", show_default=True, help="No release after that.")
+@click.option("--reason", help="The written reason for breaking the glass; only a commitment to it is sent.")
+@with_connection
+def request(
+    connection: Connection,
+    card_file: Path | None,
+    pid: bytes | None,
+    purpose_text: str,
+    compartments: "tuple[Compartment, ...]",
+    labels: tuple[bytes, ...],
+    n_records: int,
+    span_ms: int,
+    reason: str | None,
+) -> None:
+    """Ask as the wallet's owner and print the decision. Status 0: ALLOWED, 4: DENIED; both are on the log."""
+    from p2pledger.cli.clock import now_ms
+    from p2pledger.cli.consent import purpose_of, read_card
+    from p2pledger.client import words
+    from p2pledger.client.health import decision_of, request_access
+
+    card = None if card_file is None else read_card(card_file)
+    patient = pid if pid is not None else card.pid if card is not None else None
+    if patient is None:
+        raise InvalidInput("say whose records: --card FILE or --pid HEX")
+    asked = [one.handle for one in compartments] or list(card.handles if card is not None else ())
+    if not asked:
+        raise InvalidInput("say --compartment: there is no card that names some")
+    reader = connection.persona()
+    operation = request_access(
+        reader,
+        connection.founding().chain,
+        pid=patient,
+        compartments=asked,
+        purpose=purpose_of(purpose_text),
+        not_after_ms=now_ms() + span_ms,
+        card=card,
+        n_records=n_records,
+        labels=labels,
+        reason=None if reason is None else reason.encode(),
+    )
+
+    async def work(ledger: "LedgerClient") -> "Receipt":
+        return await ledger.submit(operation)
+
+    receipt = connection.ask(reader.signing, work)
+    decided = decision_of(receipt.executed)
+    connection.session.show(
+        {
+            "decision": words.decision(decided.decision),
+            "basis": words.basis(decided.basis, decided.consent_id),
+            "purpose": words.purpose(decided.purpose),
+            "access": decided.access_id,
+            "line": decided.sequence,
+            "height": receipt.executed.receipt.height,
+            "transaction": receipt.executed.receipt.transaction,
+            "proven": True,
+        }
+    )
+    if not decided.is_allowed:
+        raise click.exceptions.Exit(DENIED)

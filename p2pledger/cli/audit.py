@@ -1,0 +1,83 @@
+"""`p2pledger audit`: a patient's access log, verified before it is shown."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from p2pledger.cli.connect import FILE, Connection, with_connection
+from p2pledger.cli.output import say
+from p2pledger.cli.values import Hex, moment
+
+if TYPE_CHECKING:
+    from p2pledger.client.ledger import LedgerClient
+    from p2pledger.client.verify import VerifiedLog
+    from p2pledger.health.log import LogLine
+
+_COLUMNS = ["line", "when", "organisation", "person", "purpose", "decision", "basis", "records", "proven"]
+
+
+@click.group()
+def audit() -> None:
+    """Who accessed what, for what purpose, and when."""
+
+
+@audit.command("log")
+@click.option("--pid", type=Hex(16), help="Whose, for organisations. [default: the wallet's owner]")
+@with_connection
+def log(connection: Connection, pid: bytes | None) -> None:
+    """Show the access log, complete up to a checkpoint; what is newer is marked as not yet proven."""
+    patient = pid if pid is not None else connection.persona().did
+
+    async def work(ledger: "LedgerClient") -> "VerifiedLog":
+        return await ledger.log(patient)
+
+    found = connection.ask(connection.signer(), work)
+    rows = [_row(connection, line, proven=True) for line in found.lines]
+    rows += [_row(connection, line, proven=False) for line in found.newer]
+    connection.session.show_all(rows, _COLUMNS)
+    say(
+        f"verified: these are all {len(found.lines)} decisions up to height {found.height}, "
+        f"proven by a block of {moment(found.proven_ms)}"
+    )
+    if found.newer:
+        say(f"{len(found.newer)} newer lines follow them, as the node says; the next checkpoint proves them")
+
+
+@audit.command("export")
+@click.argument("file", type=FILE)
+@click.option("--pid", type=Hex(16), help="Whose, for organisations. [default: the wallet's owner]")
+@with_connection
+def export(connection: Connection, file: Path, pid: bytes | None) -> None:
+    """Write the access log with its proofs into FILE, which anybody can check with 'p2pledger verify'."""
+    from p2pledger.client.export import verify_export
+    from p2pledger.node.home import write_new
+
+    patient = pid if pid is not None else connection.persona().did
+
+    async def work(ledger: "LedgerClient") -> bytes:
+        return await ledger.export_log(patient)
+
+    data = connection.ask(connection.signer(), work)
+    chain = connection.founding().chain
+    found = verify_export(data, chain)
+    write_new(file, data, 0o600)
+    connection.session.show({"file": file, "lines": len(found.lines), "height": found.height, "bytes": len(data)})
+    say(f"check it anywhere: p2pledger verify {file} --genesis {chain.hex()}")
+
+
+def _row(connection: Connection, line: "LogLine", *, proven: bool) -> dict[str, Any]:
+    from p2pledger.client import words
+
+    cards = connection.founding().genesis.cards
+    return {
+        "line": line.sequence,
+        "when": moment(line.time_ms),
+        "organisation": words.organisation(line.organisation, cards),
+        "person": line.actor,
+        "purpose": words.purpose(line.purpose),
+        "decision": words.decision(line.decision),
+        "basis": words.basis(line.basis, line.consent_id),
+        "records": line.n_records,
+        "proven": proven,
+    }

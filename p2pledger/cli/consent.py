@@ -1,0 +1,214 @@
+"""`p2pledger consent`: who may see what, what for and until when, as the patient says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from p2pledger.cli.connect import FILE, Connection, with_connection
+from p2pledger.cli.output import say
+from p2pledger.cli.values import ACTOR_KINDS, CompartmentValue, Hex, Instant, Span, moment
+from p2pledger.primitives.errors import InvalidInput, Refused, Rejected
+
+if TYPE_CHECKING:
+    from p2pledger.client.health import Compartment, ConsentCard
+    from p2pledger.client.ledger import LedgerClient, Receipt
+    from p2pledger.health.consent import Consent
+
+REASONS = ("withdrawn", "error", "expired", "superseded", "other")
+_COLUMNS = ["consent", "who", "what", "purposes", "from", "until", "state", "uses"]
+
+
+@click.group()
+def consent() -> None:
+    """Grant, revoke and list consents."""
+
+
+@consent.command("grant")
+@click.option("--pid", type=Hex(16), help="For checking: who the wallet's owner is at --at.")
+@click.option("--actor", required=True, metavar="KIND:NAME", help=f"The reader; KIND is {', '.join(ACTOR_KINDS)}.")
+@click.option("--purpose", "purposes", multiple=True, required=True, help="A PurposeOfUse code like TREAT; repeat.")
+@click.option(
+    "--compartment",
+    "compartments",
+    type=CompartmentValue(),
+    multiple=True,
+    metavar="HANDLE[=NAME]",
+    help="A part of the chart; repeat.",
+)
+@click.option("--everything", is_flag=True, help="The whole chart.")
+@click.option("--for", "span_ms", type=Span(), help="For how long from now on, like 24h.")
+@click.option("--until", "until_ms", type=Instant(), help="Until when, like 2026-11-22T08:00:00Z; exclusive.")
+@click.option("--from", "from_ms", type=Instant(), help="From when on. [default: now]")
+@click.option("--max-uses", type=click.IntRange(0), default=0, help="How many accesses; 0 = any number.")
+@click.option("--never-break-glass", is_flag=True, help="Not even in an emergency may anybody break the glass.")
+@click.option("--to", "target", type=FILE, help="Write the consent card here. [default: stdout]")
+@with_connection
+def grant(
+    connection: Connection,
+    pid: bytes | None,
+    actor: str,
+    purposes: tuple[str, ...],
+    compartments: "tuple[Compartment, ...]",
+    everything: bool,
+    span_ms: int | None,
+    until_ms: int | None,
+    from_ms: int | None,
+    max_uses: int,
+    never_break_glass: bool,
+    target: Path | None,
+) -> None:
+    """Grant a consent as the wallet's owner and print the consent card, which the reader needs to ask."""
+    from p2pledger.cli.clock import now_ms
+    from p2pledger.client.health import grant_consent
+    from p2pledger.node.home import write_new
+
+    if everything == bool(compartments):
+        raise InvalidInput("say either --compartment, once or more, or --everything")
+    if (span_ms is None) == (until_ms is None):
+        raise InvalidInput("say either --for or --until")
+    patient = connection.persona()
+    if pid not in (None, patient.did):
+        raise InvalidInput(f"the wallet's owner is {patient.did.hex()} at {connection.at}, not the given --pid")
+    kind, reader = _reader(connection, actor)
+    start = now_ms() if from_ms is None else from_ms
+    end = start + span_ms if span_ms is not None else until_ms
+    assert end is not None, "one of the two was given"
+    operation, card = grant_consent(
+        patient,
+        reader,
+        compartments,
+        _purposes(purposes),
+        start,
+        end,
+        kind=kind,
+        max_uses=max_uses,
+        btg="never" if never_break_glass else "policy",
+    )
+    if target is not None:
+        write_new(target, card.dump().encode(), 0o600)  # first: without its card a consent is useless
+
+    async def work(ledger: "LedgerClient") -> "Receipt":
+        return await ledger.submit(operation)
+
+    try:
+        receipt = connection.ask(patient.signing, work)
+    except (Refused, Rejected):
+        if target is not None:
+            target.unlink()  # the chain does not have this consent and never will
+        raise
+    if target is None:
+        click.echo(card.dump(), nl=False)
+    say(f"consent {card.consent_id.hex()} stands from height {receipt.executed.receipt.height} on, proven")
+    say(f"it ends {moment(end)}; keep the card, and give the reader a copy")
+
+
+@consent.command("revoke")
+@click.argument("consent_id", type=Hex(16), metavar="CONSENT")
+@click.option("--reason", type=click.Choice(REASONS), default="withdrawn", show_default=True)
+@with_connection
+def revoke(connection: Connection, consent_id: bytes, reason: Any) -> None:
+    """Take CONSENT back: from its block on nobody gets an answer by it."""
+    from p2pledger.cli.tx import show_receipt
+    from p2pledger.client.health import revoke_consent
+
+    async def work(ledger: "LedgerClient") -> "Receipt":
+        return await ledger.submit(revoke_consent(consent_id, reason))
+
+    show_receipt(connection, connection.ask(connection.persona().signing, work).executed)
+
+
+@consent.command("show")
+@click.argument("cards", nargs=-1, type=FILE)
+@click.option("--pid", type=Hex(16), help="Whose, for organisations. [default: the wallet's owner]")
+@with_connection
+def show(connection: Connection, cards: tuple[Path, ...], pid: bytes | None) -> None:
+    """Show who may see what until when. With the consent CARDS also the names that the chain does not hold."""
+    patient = pid if pid is not None else connection.persona().did
+    opened = {card.consent_id: card for card in (read_card(path) for path in cards)}
+
+    async def work(ledger: "LedgerClient") -> "list[Consent]":
+        return await ledger.consents(patient)
+
+    found = connection.ask(connection.signer(), work)
+    rows = [_row(connection, one, opened.get(one.terms.consent_id)) for one in found]
+    connection.session.show_all(rows, _COLUMNS)
+    closed = sum(one.terms.consent_id not in opened for one in found)
+    if closed:
+        say(f"{closed} of {len(found)} consents shown without their card: the chain names readers by commitments only")
+
+
+def read_card(path: Path) -> "ConsentCard":
+    """The consent card in a file; raises InvalidInput."""
+    from p2pledger.client.health import ConsentCard
+    from p2pledger.node.home import read_text
+
+    return ConsentCard.load(read_text(path))
+
+
+def _row(connection: Connection, found: "Consent", card: "ConsentCard | None") -> dict[str, Any]:
+    from p2pledger.client import words
+
+    terms = found.terms
+    if card is not None:
+        card.check(terms)
+        who = words.actor(card.actor, connection.founding().genesis.cards)
+        what = ", ".join(map(str, card.compartments)) or "everything"
+    else:
+        who = ", ".join(f"commitment {one.hex()}" for one in terms.actor_commits) or "anybody with a credential"
+        what = "everything" if terms.compartments is None else ", ".join(one.hex() for one in terms.compartments)
+    return {
+        "consent": terms.consent_id,
+        "who": who,
+        "what": what if terms.base == "permit" else f"nothing but exceptions in {what}",
+        "purposes": [words.purpose(purpose) for purpose in terms.purposes],
+        "from": moment(terms.valid_from_ms),
+        "until": moment(terms.valid_to_ms),
+        "state": _state(found),
+        "uses": f"{found.uses} of {terms.max_uses}" if terms.max_uses else "unlimited",
+    }
+
+
+def _state(found: "Consent") -> str:
+    from p2pledger.cli.clock import now_ms
+
+    now = now_ms()
+    if found.revoked is not None:
+        return f"revoked at height {found.revoked} ({found.revoke_reason})"
+    if now >= found.terms.valid_to_ms:
+        return "expired"
+    return "in force" if found.is_in_force(now) else "not yet in force"
+
+
+def _purposes(texts: tuple[str, ...]) -> Any:
+    return tuple(purpose_of(text) for text in texts)
+
+
+def purpose_of(text: str) -> Any:
+    """A PurposeOfUse code in any case; raises InvalidInput."""
+    from typing import get_args
+
+    from p2pledger.health.purposes import Purpose
+
+    if text.upper() not in get_args(Purpose):
+        raise InvalidInput(f"purpose {text!r} is no PurposeOfUse code; common are TREAT, ETREAT, HPAYMT, HRESCH")
+    return text.upper()
+
+
+def _reader(connection: Connection, text: str) -> tuple[Any, bytes]:
+    """(kind, handle) of `person:HEX`, `organisation:NAME`, `role:physician` or `group:HEX`; raises InvalidInput."""
+    from p2pledger.cli.identity import ROLES
+    from p2pledger.health.operations import role_handle
+
+    kind, _, name = text.partition(":")
+    match kind:
+        case "organisation":
+            return kind, connection.card(name).organisation
+        case "role" if name in ROLES:
+            return kind, role_handle(name)  # type: ignore[arg-type]
+        case "role":
+            raise InvalidInput(f"role {name!r} is none of {', '.join(ROLES)}")
+        case "person" | "group":
+            return kind, Hex(16).convert(name, None, None)
+        case _:
+            raise InvalidInput(f"actor {text!r} is not KIND:NAME with KIND one of {', '.join(ACTOR_KINDS)}")

@@ -1,0 +1,84 @@
+"""What people type, as values: ids, instants, spans of time, readers, compartments."""
+
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from p2pledger.client.health import Compartment
+
+_UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_SPAN_MS_MAX = 200 * 366 * 86_400_000
+ACTOR_KINDS = ("person", "organisation", "role", "group")
+
+
+class Hex(click.ParamType[bytes]):
+    """So many bytes as hexadecimal digits."""
+
+    name = "hex"
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        if isinstance(value, bytes):
+            return value
+        if not re.fullmatch(rf"[0-9a-fA-F]{{{2 * self.length}}}", value):
+            self.fail(f"{value!r} is not {2 * self.length} hexadecimal digits", param, ctx)
+        return bytes.fromhex(value)
+
+
+class Span(click.ParamType[int]):
+    """A span of time like 30m, 24h or 7d, in milliseconds."""
+
+    name = "span"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", value)
+        milliseconds = int(match[1]) * _UNITS_MS[match[2]] if match else 0
+        if not 0 < milliseconds <= _SPAN_MS_MAX:
+            self.fail(f"{value!r} is not a span of time like 90s, 30m, 24h or 7d", param, ctx)
+        return milliseconds
+
+
+class Instant(click.ParamType[int]):
+    """A point in time with its zone, like 2026-11-22T08:00:00Z, in milliseconds."""
+
+    name = "instant"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a time like 2026-11-22T08:00:00Z", param, ctx)
+        if found.tzinfo is None:
+            self.fail(f"{value!r} has no time zone; end it with Z or an offset like +02:00", param, ctx)
+        return int(found.timestamp() * 1000)
+
+
+class CompartmentValue(click.ParamType["Compartment"]):
+    """HANDLE or HANDLE=NAME, as `record list` shows them."""
+
+    name = "compartment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Compartment":
+        from p2pledger.client.health import Compartment
+
+        if isinstance(value, Compartment):
+            return value
+        handle, _, name = value.partition("=")
+        return Compartment(Hex(16).convert(handle, param, ctx), name or None)
+
+
+def moment(milliseconds: int) -> str:
+    """A point in time for people, in UTC."""
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds} ms"

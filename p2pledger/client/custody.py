@@ -1,0 +1,63 @@
+"""A custodian's work with records: seal to the patient the chain knows, keep, then commit."""
+
+from functools import partial
+
+import trio
+
+from p2pledger.client.commitments import RecordRef
+from p2pledger.client.ingest import Prepared, batch_operation
+from p2pledger.client.ledger import LedgerClient, Receipt
+from p2pledger.client.records import Patient
+from p2pledger.client.vault import Progress, Vault, silent
+from p2pledger.health import keys
+from p2pledger.health.directory import Identity
+from p2pledger.health.records import Batch
+from p2pledger.primitives import limits
+from p2pledger.primitives.codec import decode
+from p2pledger.primitives.errors import Code, InvalidInput, Rejected
+
+
+async def patient_of(ledger: LedgerClient, pid: bytes, box: bytes | None = None) -> Patient:
+    """The patient with the box key that the chain proves; members only.
+
+    A new patient is proven from the next checkpoint on; until then `box`, from the patient's own card, is taken.
+    Raises InvalidInput where the card says another key than the chain, or the pid is no patient's, and
+    Rejected(E_NOT_FOUND) where neither knows the patient.
+    """
+    _, data = await ledger.state(keys.identity(pid))
+    if data is None:
+        if box is None:
+            raise Rejected(Code.E_NOT_FOUND, f"no patient {pid.hex()} at the last checkpoint")
+        return Patient(pid, box)
+    identity = decode(Identity, data, limits.STATE_VALUE_BYTES_MAX)
+    if identity.kind != "patient":
+        raise InvalidInput(f"{pid.hex()} is a {identity.kind}, not a patient")
+    if box not in (None, identity.box):
+        raise InvalidInput(f"box key {box.hex() if box else ''} is not the one of patient {pid.hex()} on the chain")
+    return Patient(pid, identity.box)
+
+
+async def keep_and_commit(
+    ledger: LedgerClient, vault: Vault, prepared: Prepared, progress: Progress = silent
+) -> Receipt:
+    """Keep a batch and then commit to it on the chain (F-35).
+
+    Where a crash came between the two, doing it again commits to what was kept. Raises Refused or Rejected with E_DUP
+    where the batch is on the chain already, and what `Vault.put_batch` and `LedgerClient.submit` raise.
+    """
+    batch_id = prepared.operation.batch_id
+    operation = prepared.operation
+    if vault.has_batch(batch_id):
+        operation = batch_operation(await trio.to_thread.run_sync(vault.manifest, batch_id))
+    else:
+        keep = partial(vault.put_batch, batch_id, prepared.sealed_manifest, prepared.objects, progress)
+        await trio.to_thread.run_sync(keep)
+    return await ledger.submit(operation)
+
+
+async def committed_root(ledger: LedgerClient, ref: RecordRef) -> bytes:
+    """The proven root of a record's batch; members only. Raises Rejected(E_NOT_FOUND)."""
+    height, data = await ledger.state(keys.batch(ref.batch_id))
+    if data is None:
+        raise Rejected(Code.E_NOT_FOUND, f"no batch {ref.batch_id.hex()} on the chain at checkpoint {height}")
+    return decode(Batch, data, limits.STATE_VALUE_BYTES_MAX).terms.root

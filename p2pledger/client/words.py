@@ -1,0 +1,89 @@
+"""Codes of the health layer in words that a patient understands (F-75). What has no words here shows its code."""
+
+from collections.abc import Mapping, Sequence
+
+from p2pledger.chain.genesis import Card
+from p2pledger.client.export import code_name
+from p2pledger.health.events import BasisKind
+from p2pledger.health.operations import ActorOpening
+from p2pledger.health.purposes import Purpose
+from p2pledger.primitives.errors import Code
+
+PURPOSES: Mapping[Purpose, str] = {
+    "TREAT": "treatment",
+    "ETREAT": "emergency treatment",
+    "BTG": "emergency, glass broken",
+    "COC": "coordination of care",
+    "CLINTRL": "clinical trial",
+    "HPAYMT": "payment",
+    "COVERAGE": "insurance coverage",
+    "CLMATTCH": "insurance claim",
+    "HRESCH": "research",
+    "CLINTRCH": "clinical research",
+    "PUBHLTH": "public health",
+    "HOPERAT": "hospital operations",
+    "HQUALIMP": "quality improvement",
+    "HLEGAL": "legal proceedings",
+    "PATRQT": "the patient's own request",
+    "FAMRQT": "a family member's request",
+}
+
+DENIALS: Mapping[Code, str] = {
+    Code.E_UNKNOWN_ACTOR: "nobody whom that organisation has registered",
+    Code.E_CREDENTIAL: "no valid credential",
+    Code.E_SUSPENDED: "suspended",
+    Code.E_NO_CONSENT: "no consent",
+    Code.E_REVOKED: "the consent was revoked",
+    Code.E_EXPIRED: "the consent has expired",
+    Code.E_NOT_YET: "the consent does not hold yet",
+    Code.E_ACTOR: "the consent means somebody else",
+    Code.E_PURPOSE: "not for this purpose",
+    Code.E_SCOPE: "more than the consent covers",
+    Code.E_LABEL: "sensitive records that the consent leaves out",
+    Code.E_USES: "the consent is used up",
+    Code.E_BTG_FORBIDDEN: "may not break the glass",
+}
+
+_BASES: Mapping[BasisKind, str] = {
+    "none": "nothing",
+    "consent": "consent",
+    "policy": "the consortium's default policy",
+    "btg": "broken glass",
+    "owner": "the patient's own records",
+}
+
+
+def purpose(code: Purpose) -> str:
+    """`treatment (TREAT)`."""
+    return f"{PURPOSES[code]} ({code})" if code in PURPOSES else code
+
+
+def decision(code: int) -> str:
+    """`ALLOWED`, or `DENIED (E_EXPIRED): the consent has expired`."""
+    if code == Code.OK:
+        return "ALLOWED"
+    known = next((text for denial, text in DENIALS.items() if denial == code), None)
+    return f"DENIED({code_name(code)})" + (f": {known}" if known else "")
+
+
+def basis(kind: BasisKind, consent_id: bytes | None) -> str:
+    """What an access rests on."""
+    return f"consent {consent_id.hex()}" if consent_id is not None else _BASES[kind]
+
+
+def organisation(identifier: bytes, cards: Sequence[Card]) -> str:
+    """The public name, or the id of one that the genesis does not have."""
+    return next((card.name for card in cards if card.organisation == identifier), identifier.hex())
+
+
+def actor(opening: ActorOpening, cards: Sequence[Card]) -> str:
+    """Whom a consent means."""
+    match opening.kind:
+        case "organisation":
+            return f"anybody of {organisation(opening.handle, cards)}"
+        case "role":
+            return f"any {opening.handle.rstrip(bytes(1)).decode('ascii', 'replace')}"
+        case "group":
+            return f"any member of group {opening.handle.hex()}"
+        case "person":
+            return f"person {opening.handle.hex()}"
