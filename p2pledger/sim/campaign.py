@@ -6,13 +6,18 @@ from dataclasses import dataclass, field
 
 from p2pledger.chain.genesis import Parameters
 from p2pledger.primitives import crypto
-from p2pledger.sim.adversaries import Adversary, Equivocator, Silent, Withholder
+from p2pledger.primitives.errors import P2PLedgerError
+from p2pledger.sim.adversaries import Adversary, Deceiver, Equivocator, Silent, Withholder
 from p2pledger.sim.observer import InvariantBroken
 from p2pledger.sim.world import Faults, World
 
 HEALED_BOUND_MS = 60_000
 """After healing, every correct node commits a fresh transaction within this: timeouts that had grown to their cap
 run out, then f + 1 views at most are needed, each with the capped timeout, and the retransmissions of each."""
+
+
+AIMS = ["PrePrepare", "Prepare", "Commit", "ViewChange", "NewView", "ViewRecord", "LockRecord", "AppendBlock"]
+"""Writes at which crashes aim: before, right after, before the vote is sent, and between the sends of that turn."""
 
 
 @dataclass(slots=True)
@@ -22,6 +27,8 @@ class Result:
     seed: int
     heights: list[int]
     messages: int
+    trace: str = ""
+    """Digest of every message in order: the same for the same seed, on every machine."""
     reached: Counter[str] = field(default_factory=Counter)
 
 
@@ -36,13 +43,21 @@ def draw(seed: int, n: int) -> World:
         slow=pick() * 0.05 if pick() < 0.5 else 0.0,
         crash=pick() * 0.004 if pick() < 0.6 else 0.0,
         partition=pick() * 0.3 if pick() < 0.4 else 0.0,
+        crash_at=chance.choice(AIMS),
+        crash_aimed=pick() * 0.03 if pick() < 0.3 else 0.0,
+        disk=pick() * 0.005 if pick() < 0.2 else 0.0,
         skew_ms=chance.choice([0, 50, 2_000]),
     )
     adversaries: dict[int, Adversary] = {}
-    if n >= 4 and pick() < 0.6:
+    amnesiacs: set[int] = set()
+    if n >= 4 and pick() < 0.7:
         for index in chance.sample(range(n), chance.randint(1, (n - 1) // 3)):
-            kinds: list[type[Adversary]] = [Equivocator, Equivocator, Silent, Withholder]
-            adversaries[index] = chance.choice(kinds)()
+            kinds: list[type[Adversary]] = [Equivocator, Equivocator, Deceiver, Silent, Withholder]
+            kind = chance.choice([*kinds, None])
+            if kind is None:
+                amnesiacs.add(index)
+            else:
+                adversaries[index] = kind()
     parameters = Parameters(
         window=chance.choice([1, 2, 4, 4, 8]),
         timeout_ms=300,
@@ -51,7 +66,7 @@ def draw(seed: int, n: int) -> World:
         term_heights=chance.choice([7, 20, 10_000]),
         heartbeat_ms=chance.choice([0, 1_000, 60_000]),
     )
-    return World(seed, n, faults, adversaries, parameters)
+    return World(seed, n, faults, adversaries, frozenset(amnesiacs), parameters)
 
 
 def run_seed(seed: int, n: int, heights: int = 20) -> Result:
@@ -60,9 +75,10 @@ def run_seed(seed: int, n: int, heights: int = 20) -> Result:
     world = draw(seed, n)
     try:
         _run(world, heights)
-    except AssertionError as error:
-        raise InvariantBroken(f"{error}\nreplay with: python -m p2pledger.sim --seed {seed} --nodes {n}") from error
-    return Result(seed, world.heights(), world.messages, world.observer.reached)
+    except (AssertionError, P2PLedgerError, LookupError) as error:
+        replay = f"python -m p2pledger.sim --seed {seed} --nodes {n} --heights {heights}"
+        raise InvariantBroken(f"{type(error).__name__}: {error}\nreplay with: {replay}") from error
+    return Result(seed, world.heights(), world.messages, world.trace.hexdigest(), world.observer.reached)
 
 
 def _run(world: World, heights: int) -> None:

@@ -92,6 +92,12 @@ class Observer:
             if self._executed.setdefault(transaction, height) != height:
                 raise InvariantBroken(f"5: transaction {transaction.hex()[:8]} was executed twice")
 
+    def noted(self, name: str, is_honest: bool) -> None:
+        """What an engine reports of itself; an honest journal is never behind what was signed (invariant 4)."""
+        self.reached[name] += 1
+        if name == "rollback_seen" and is_honest:
+            raise InvariantBroken("4: others hold a statement of an honest validator that its journal does not know")
+
     def store_is_sound(self, ledger: LedgerStore) -> None:
         """A restarted node's ledger is a prefix of the chain, and no answered receipt is above all tips (9)."""
         for height in range(1, ledger.tip() + 1):

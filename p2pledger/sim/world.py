@@ -15,6 +15,7 @@ from p2pledger.chain.batch import check_batch, parse_batch
 from p2pledger.chain.genesis import Card, Founding, Genesis, Parameters, combine, sign_card, sign_genesis
 from p2pledger.chain.genesis import assemble as assemble_genesis
 from p2pledger.chain.transaction import parse, sign
+from p2pledger.consensus.journal import VoteRecord
 from p2pledger.consensus.messages import Prepare, Signed, statement
 from p2pledger.consensus.verification import verify_message
 from p2pledger.engine.engine import Engine
@@ -45,12 +46,12 @@ from p2pledger.engine.events import (
     Write,
 )
 from p2pledger.engine.executor import genesis_flush
-from p2pledger.engine.ports import AppendBlock
+from p2pledger.engine.ports import AppendBlock, LedgerWrite, PutJournal
 from p2pledger.execution.contract import Application
 from p2pledger.messages import Agreement, Relay, parse_message
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import SigningKey
-from p2pledger.primitives.errors import InvalidInput
+from p2pledger.primitives.errors import InvalidInput, StoreError
 from p2pledger.primitives.ids import AccountKey, Millis, NodeId, Nonce, TransactionId, ValidatorId
 from p2pledger.sim.adversaries import Adversary
 from p2pledger.sim.application import Put, RegisterApplication
@@ -74,8 +75,13 @@ class Faults:
     """Chance of a crash at each effect boundary."""
     partition: float = 0.0
     """Chance per 200 ms that the network splits for a while."""
+    crash_at: str = ""
+    """A kind of journal record (`Prepare`, `Commit`, `LockRecord`, …): crashes aim at the turns that write one."""
+    crash_aimed: float = 0.0
+    """Chance of a crash at each effect boundary of such a turn."""
+    disk: float = 0.0
+    """Chance that a write fails; the node must stop, and starts again from what was durable."""
     skew_ms: int = 0
-    wiped: bool = False
 
 
 def seeded_key(*parts: object) -> SigningKey:
@@ -134,8 +140,12 @@ class SimNode:
     incarnation: int = 0
     wake_at: int | None = None
     adversary: Adversary | None = None
+    is_amnesiac: bool = False
+    """Starts again with an empty disk: counts among the faulty."""
     skew_ms: int = 0
     restarts: int = 0
+    aimed_at: bool = False
+    """This turn writes what crashes aim at."""
 
     @property
     def id(self) -> NodeId:
@@ -143,11 +153,19 @@ class SimNode:
 
     @property
     def is_honest(self) -> bool:
-        return self.adversary is None
+        return self.adversary is None and not self.is_amnesiac
 
 
 class _Crash(Exception):
     pass
+
+
+def _kind_of(write: LedgerWrite) -> str:
+    """What a write is about: the message of a vote, else the kind of record."""
+    if isinstance(write, PutJournal):
+        record = write.record
+        return type(record.message if isinstance(record, VoteRecord) else record).__name__
+    return type(write).__name__
 
 
 @dataclass
@@ -158,6 +176,7 @@ class World:
     n: int = 4
     faults: Faults = field(default_factory=Faults)
     adversaries: dict[int, Adversary] = field(default_factory=dict)
+    amnesiacs: frozenset[int] = frozenset()
     parameters: Parameters = field(default_factory=lambda: Parameters(timeout_ms=300, timeout_cap_ms=2_400))
     application: Application = field(default_factory=RegisterApplication)
     links: frozenset[frozenset[int]] | None = None
@@ -167,7 +186,9 @@ class World:
         self.random = random.Random(self.seed)
         self.consortium = found(self.n, self.parameters)
         founding = self.consortium.founding
-        liars = frozenset(ValidatorId(self.consortium.consensus[i].public) for i in self.adversaries)
+        liars = frozenset(
+            ValidatorId(self.consortium.consensus[i].public) for i in (*self.adversaries, *self.amnesiacs)
+        )
         self.observer = Observer(founding, liars)
         self.now = 0
         self.trace = hashlib.sha256()
@@ -182,6 +203,7 @@ class World:
             ledger = MemoryLedgerStore(founding.chain, founding.header.hash)
             node = SimNode(i, self.consortium.nodes[i], self.consortium.consensus[i], ledger, MemoryStateStore())
             node.adversary = self.adversaries.get(i)
+            node.is_amnesiac = i in self.amnesiacs
             node.skew_ms = self.random.randint(-self.faults.skew_ms, self.faults.skew_ms)
             self.nodes.append(node)
         for node in self.nodes:
@@ -242,7 +264,8 @@ class World:
                     self._at(1, node.index, LinkUp(other.id))
             self._perform(node, effects)
         except _Crash:
-            self._crash(node)
+            self.observer.reached["crash during recovery"] += 1
+            self._crash_for_a_while(node)
 
     def _may_link(self, a: int, b: int) -> bool:
         return self.links is None or frozenset((a, b)) in self.links
@@ -258,6 +281,11 @@ class World:
         node.restarts += 1
         node.ledger = node.ledger.reopened()
         node.state = node.state.reopened()
+        if node.is_amnesiac:
+            self.observer.reached["disk lost"] += 1
+            founding = self.consortium.founding
+            node.ledger = MemoryLedgerStore(founding.chain, founding.header.hash)
+            node.state = MemoryStateStore()
         self.observer.store_is_sound(node.ledger)
         self.observer.reached["crash"] += 1
         for other in self.nodes:
@@ -268,7 +296,7 @@ class World:
         """Start a crashed node again from its stores."""
         node = self.nodes[index]
         if node.engine is None:
-            if node.engine is None and node.ledger.journal():
+            if node.ledger.journal():
                 self.observer.reached["restart with a journal"] += 1
             self._start(node)
 
@@ -277,21 +305,26 @@ class World:
         try:
             self._perform(node, node.engine.handle(event, self._moment(node)))
         except _Crash:
-            self._crash(node)
-            self._at(self.random.randint(50, 2_000), node.index, lambda: self.restart(node.index))
+            self._crash_for_a_while(node)
+
+    def _crash_for_a_while(self, node: SimNode) -> None:
+        self._crash(node)
+        self._at(self.random.randint(50, 2_000), node.index, lambda: self.restart(node.index))
 
     def _perform(self, node: SimNode, effects: list[EngineEffect]) -> None:
         """As the driver does: all writes of the turn durably first, then the rest in order."""
         engine = node.engine
         assert engine is not None
+        node.aimed_at = False
         queue = [effects]
         events = 0
         while queue:
             batch = queue.pop(0)
             writes = [effect.write for effect in batch if isinstance(effect, Write)]
             if writes:
+                node.aimed_at = any(_kind_of(write) == self.faults.crash_at for write in writes)
                 self._maybe_crash(node, "before a write")
-                node.ledger.apply(writes)
+                self._apply(node, writes)
                 self._observe_appends(node, [write for write in writes if isinstance(write, AppendBlock)])
                 self._maybe_crash(node, "after a write")
             for effect in batch:
@@ -301,6 +334,17 @@ class World:
                     queue.append(engine.handle(event, self._moment(node)))
         self._set_wake(node)
 
+    def _apply(self, node: SimNode, writes: list[LedgerWrite]) -> None:
+        if not self._healed and node.adversary is None and self.random.random() < self.faults.disk:
+            node.ledger.fail_next_apply = True
+        try:
+            node.ledger.apply(writes)
+        except StoreError as error:
+            if not node.ledger.fail_next_apply:
+                raise
+            self.observer.reached["failed write"] += 1
+            raise _Crash from error
+
     def _set_wake(self, node: SimNode) -> None:
         assert node.engine is not None
         wake = node.engine.next_wake()
@@ -309,7 +353,10 @@ class World:
             self._at(node.wake_at - self.now, node.index, Woke())
 
     def _maybe_crash(self, node: SimNode, where: str) -> None:
-        if not self._healed and node.is_honest and self.random.random() < self.faults.crash:
+        chance = max(self.faults.crash, self.faults.crash_aimed if node.aimed_at else 0.0)
+        if not self._healed and node.adversary is None and self.random.random() < chance:
+            if node.aimed_at:
+                self.observer.reached[f"crash aimed at {self.faults.crash_at}"] += 1
             self.observer.reached[f"crash {where}"] += 1
             raise _Crash
 
@@ -319,12 +366,15 @@ class World:
             case Write() | Answer() | Disconnect():
                 return []
             case Note():
-                self.observer.reached[effect.name] += 1
+                self.observer.noted(effect.name, node.is_honest)
                 return []
             case SignMessage():
                 self._maybe_crash(node, "before a vote is sent")
+                assert node.engine is not None
+                if not node.engine.replica.may_sign:
+                    raise InvariantBroken(f"P20: node {node.index} signs while it must be silent")
                 signature = node.consensus.sign(statement(founding.chain, effect.message))
-                if isinstance(effect.message, Prepare) and node.engine is not None:
+                if isinstance(effect.message, Prepare):
                     base = node.engine.replica.base
                     if base == (effect.message.height, effect.message.block_hash) and effect.message.view > 0:
                         self.observer.reached["tip prepared again"] += 1
@@ -368,14 +418,22 @@ class World:
     def _send(self, node: SimNode, receiver: NodeId, body: bytes) -> None:
         target = next(i for i, other in enumerate(self.nodes) if other.id == receiver)
         if node.adversary is not None:
-            for changed in node.adversary.outgoing(self, node, target, body):
+            for changed in node.adversary.outgoing(self, node, target, self._unwrapped(node, body)):
                 self._carry(node.index, target, changed)
             return
         self._carry(node.index, target, body)
 
+    def _unwrapped(self, node: SimNode, body: bytes) -> bytes:
+        """A liar lies in what it relays of its own, too; it hands that over directly."""
+        message = parse_message(body)
+        is_own = isinstance(message, Relay) and message.origin == node.id
+        return message.body if is_own else body  # type: ignore[union-attr]
+
     def _carry(self, source: int, target: int, body: bytes) -> None:
         self._overhear(body)
         self.messages += 1
+        if self.nodes[target].adversary is not None and self._is_echo(self.nodes[target], body):
+            return
         self.trace.update(b"%d %d %d " % (self.now, source, target) + hashlib.sha256(body).digest())
         if not self._may_link(source, target):
             return
@@ -390,6 +448,13 @@ class World:
         if not self._healed and self.random.random() < faults.slow:
             delay += self.random.randint(200, 3_000)
         self._at(delay, target, FromPeer(self.nodes[source].id, body))
+
+    def _is_echo(self, target: SimNode, body: bytes) -> bool:
+        """A liar pays no attention when others show it what it said."""
+        message = parse_message(body)
+        if isinstance(message, Relay):
+            message = parse_message(message.body)
+        return isinstance(message, Agreement) and message.signed.message.author == target.consensus.public
 
     def _overhear(self, body: bytes) -> None:
         message = parse_message(body)
