@@ -27,12 +27,12 @@ def audit() -> None:
 @with_connection
 def log(connection: Connection, pid: bytes | None) -> None:
     """Show the access log, complete up to a checkpoint; what is newer is marked as not yet proven."""
-    patient = pid if pid is not None else connection.persona().did
+    asking, patient = connection.about(pid)
 
     async def work(ledger: "LedgerClient") -> "VerifiedLog":
         return await ledger.log(patient)
 
-    found = connection.ask(connection.signer(), work)
+    found = connection.ask(asking, work)
     rows = [_row(connection, line, proven=True) for line in found.lines]
     rows += [_row(connection, line, proven=False) for line in found.newer]
     connection.session.show_all(rows, _COLUMNS)
@@ -53,12 +53,12 @@ def export(connection: Connection, file: Path, pid: bytes | None) -> None:
     from p2pledger.client.export import verify_export
     from p2pledger.node.home import write_new
 
-    patient = pid if pid is not None else connection.persona().did
+    asking, patient = connection.about(pid)
 
     async def work(ledger: "LedgerClient") -> bytes:
         return await ledger.export_log(patient)
 
-    data = connection.ask(connection.signer(), work)
+    data = connection.ask(asking, work)
     chain = connection.founding().chain
     found = verify_export(data, chain)
     write_new(file, data, 0o600)

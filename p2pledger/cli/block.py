@@ -1,6 +1,6 @@
 """`p2pledger block`: committed blocks, as a node shows them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,7 +42,7 @@ def get(connection: Connection, height: int) -> None:
         "effects_roots": list(header.effects_roots),
         "state_roots": [f"{root.height}: {root.root.hex()}" for root in header.state_roots],
     }
-    receipts = [receipt_row(executed) for executed in found.receipts]
+    receipts = [receipt_row(executed, session.form) for executed in found.receipts]
     if session.form != "table":
         session.show({**record, "receipts": receipts})
         return
@@ -74,7 +74,7 @@ def tail(connection: Connection, count: int, follow: bool) -> None:
     connection.ask(connection.anybody(), work)
 
 
-async def blocks_after(ledger: "LedgerClient", height: int) -> "AsyncIterator[BlockReply]":
+async def blocks_after(ledger: "LedgerClient", height: int) -> "AsyncGenerator[BlockReply]":
     """Every block above `height`, each once and in order, as they come."""
     import trio
 

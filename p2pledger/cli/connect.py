@@ -113,6 +113,18 @@ class Connection:
         """The person's key where a wallet is named, else the organisation's; raises InvalidInput, ConfigError."""
         return self.organisation().account if self.wallet_file is None else self.persona().signing
 
+    def about(self, pid: bytes | None) -> "tuple[SigningKey, bytes]":
+        """(who asks, about which patient): a wallet's owner asks about itself unless it says otherwise.
+
+        Raises InvalidInput where an organisation does not say about whom, ConfigError.
+        """
+        if self.wallet_file is not None:
+            persona = self.persona()
+            return persona.signing, persona.did if pid is None else pid
+        if pid is None:
+            raise InvalidInput("say about whom: as an organisation --pid HEX, as a patient --wallet FILE and --at NAME")
+        return self.organisation().account, pid
+
     def anybody(self) -> "SigningKey":
         """As `signer`, or a stranger's fresh key where there is neither wallet nor home."""
         import secrets

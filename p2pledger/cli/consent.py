@@ -124,13 +124,13 @@ def revoke(connection: Connection, consent_id: bytes, reason: Any) -> None:
 @with_connection
 def show(connection: Connection, cards: tuple[Path, ...], pid: bytes | None) -> None:
     """Show who may see what until when. With the consent CARDS also the names that the chain does not hold."""
-    patient = pid if pid is not None else connection.persona().did
+    asking, patient = connection.about(pid)
     opened = {card.consent_id: card for card in (read_card(path) for path in cards)}
 
     async def work(ledger: "LedgerClient") -> "list[Consent]":
         return await ledger.consents(patient)
 
-    found = connection.ask(connection.signer(), work)
+    found = connection.ask(asking, work)
     rows = [_row(connection, one, opened.get(one.terms.consent_id)) for one in found]
     connection.session.show_all(rows, _COLUMNS)
     closed = sum(one.terms.consent_id not in opened for one in found)

@@ -80,28 +80,27 @@ def wait(connection: Connection, account: bytes, nonce: int, timeout_s: int) -> 
     show_receipt(connection, _receipt(connection, account, nonce, timeout_s * 1000).executed)
 
 
-def show_receipt(connection: Connection, executed: "Executed", **more: Any) -> None:
+def show_receipt(connection: Connection, executed: "Executed") -> None:
     """A proven receipt; raises Refused where the chain said no, after showing it."""
     receipt = executed.receipt
-    row = receipt_row(executed)
-    if connection.session.form == "table":
-        row["events"] = [_in_words(event) for event in row["events"]]
-    connection.session.show({**row, "proven": True, **more})
+    row = receipt_row(executed, connection.session.form)
+    connection.session.show({**row, "proven": True})
     if receipt.code != Code.OK:
         raise Refused(Code(receipt.code) if receipt.code in Code.__members__.values() else Code.E_INTERNAL)
 
 
-def receipt_row(executed: "Executed") -> dict[str, Any]:
-    """A receipt with its events in the open."""
+def receipt_row(executed: "Executed", form: str) -> dict[str, Any]:
+    """A receipt with its events in the open; in a table each is one text."""
     from p2pledger.client.export import code_name
 
     receipt = executed.receipt
+    events = [_event(data) for data in executed.events]
     return {
         "code": code_name(receipt.code),
         "height": receipt.height,
         "index": receipt.index,
         "transaction": receipt.transaction,
-        "events": [_event(data) for data in executed.events],
+        "events": [_in_words(event) for event in events] if form == "table" else events,
     }
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import trio
+
 from p2pledger.chain.genesis import Founding
 from p2pledger.client.ledger import Receipt
 from p2pledger.client.links import Node
@@ -11,6 +13,9 @@ from p2pledger.network.connection import connect
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, InvalidInput, PeerFault, ProofError, Rejected, Unavailable
 from p2pledger.primitives.ids import AccountKey, Nonce
+
+_ANSWER_S_MAX = 10.0
+"""For a node to answer, beyond the time that it was asked to wait."""
 
 
 async def proven_receipt(
@@ -30,8 +35,9 @@ async def proven_receipt(
     failure: Exception = Unavailable("no node to ask")
     for node in nodes:
         try:
-            async with connect(node.host, node.port, node.key, asking, founding.chain) as connection:
-                reply = await connection.call(AwaitReceipt(0, account, nonce, True, timeout_ms))
+            with trio.fail_after(timeout_ms / 1000 + _ANSWER_S_MAX):
+                async with connect(node.host, node.port, node.key, asking, founding.chain) as connection:
+                    reply = await connection.call(AwaitReceipt(0, account, nonce, True, timeout_ms))
             match reply:
                 case ReceiptReply() if reply.evidence is not None:
                     executed = check_receipt(reply.evidence, founding.chain, founding.validators)
@@ -42,6 +48,8 @@ async def proven_receipt(
                     failure = Rejected(Code(reply.code), reply.detail)
                 case _:
                     failure = PeerFault(node.key, f"answered a question for a receipt with {type(reply).__name__}")
+        except trio.TooSlowError:
+            failure = Unavailable(f"{node} stays silent")
         except (Unavailable, PeerFault, ProofError, InvalidInput) as error:
             failure = error
     raise failure
