@@ -18,12 +18,12 @@ from p2pledger.primitives.ids import Height, Millis
 class Admission:
     """Judges submissions against the current state and keeps what it lets in."""
 
-    def __init__(self, founding: Founding, application: Application, executor: Executor) -> None:
+    def __init__(self, founding: Founding, application: Application, executor: Executor, mempool: Mempool) -> None:
         self._chain = founding.chain
         self._drift_ms = founding.parameters.drift_ms
         self._application = application
         self._executor = executor
-        self.mempool = Mempool()
+        self.mempool = mempool
 
     def precheck(self, transaction: Transaction, now: Now) -> None:
         """Everything but the signatures and the room; raises Rejected."""

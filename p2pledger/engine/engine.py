@@ -54,6 +54,7 @@ from p2pledger.engine.ports import AppendBlock, LedgerStore, PutBody, PutJournal
 from p2pledger.engine.proposing import Proposing
 from p2pledger.execution.contract import Application
 from p2pledger.gossip import Router
+from p2pledger.mempool import Mempool
 from p2pledger.messages import (
     Agreement,
     BatchAnnounce,
@@ -92,13 +93,14 @@ class Engine:
         ledger: LedgerStore,
         state: StateStore,
         now: Now,
+        mempool: Mempool | None = None,
     ) -> None:
         self.founding = founding
         self.chain = founding.chain
         self.me = NodeId(node_key.public)
         self.replica = Replica(founding, validator)
         self.executor = Executor(founding, application, ledger, state)
-        self.admission = Admission(founding, application, self.executor)
+        self.admission = Admission(founding, application, self.executor, mempool or Mempool())
         members = [card.node for card in founding.genesis.cards]
         self.router = Router(self.chain, node_key, members, now.wall_ms << 16)
         self.statuses: dict[NodeId, Status] = {}

@@ -53,8 +53,8 @@ class Node:
             state.flush(genesis_flush(application, founding))
         self.metrics: Metrics = make_metrics()
         self.board = Board()
-        self.engine = Engine(founding, application, home.keys.node, home.validator, ledger, state, now())
-        self.engine.admission.mempool = Mempool(home.config.mempool.transactions_max, home.config.mempool.bytes_max)
+        mempool = Mempool(home.config.mempool.transactions_max, home.config.mempool.bytes_max)
+        self.engine = Engine(founding, application, home.keys.node, home.validator, ledger, state, now(), mempool)
         self.server = Server(self.engine, ledger, state, self.metrics)
         addresses = home.peers()
         peers = {
