@@ -35,20 +35,23 @@ GOOD = Judgement(Verdict.GOOD)
 
 @dataclass(slots=True)
 class OriginWindows:
-    """Which batch sequences stand in the chain up to some block: the executed windows and the open blocks above."""
+    """Which batch sequences stand in the chain up to some block: the executed windows moved on by the open blocks.
 
-    executed: dict[NodeId, Window]
-    open: set[tuple[NodeId, int]] = field(default_factory=set)
+    Execution uses batches one by one, and each may push older sequences out of the window; so does this.
+    """
+
+    windows: dict[NodeId, Window]
 
     def admits(self, batch: Batch) -> bool:
-        """Whether this batch may still be ordered after that block."""
-        if (batch.origin, batch.sequence) in self.open:
-            return False
-        window = self.executed.get(batch.origin, Window())
-        return window.use(batch.sequence) is not None
+        """Whether this batch may be ordered next."""
+        return self.windows.get(batch.origin, Window()).use(batch.sequence) is not None
 
-    def use(self, batch: Batch) -> None:
-        self.open.add((batch.origin, batch.sequence))
+    def use(self, batch: Batch) -> bool:
+        """It is ordered next; False if it must not be."""
+        moved = self.windows.get(batch.origin, Window()).use(batch.sequence)
+        if moved is not None:
+            self.windows[batch.origin] = moved
+        return moved is not None
 
 
 def judge(
@@ -89,15 +92,14 @@ def _structure(header: Header, parent: Header, founding: Founding) -> str:
 
 
 def _contents(header: Header, bodies: Sequence[tuple[Batch, Sequence[Transaction]]], windows: OriginWindows) -> str:
-    seen = OriginWindows(windows.executed, set(windows.open))
+    seen = OriginWindows(dict(windows.windows))
     ids = []
     size = 0
     for batch, transactions in bodies:
-        if not seen.admits(batch):
+        if not seen.use(batch):
             return (
                 f"batch {batch.sequence} of {batch.origin.hex()} stands in the chain already, or is outside its window"
             )
-        seen.use(batch)
         ids += [transaction.id for transaction in transactions]
         size += sum(len(data) for data in batch.transactions)
     if len(ids) > limits.BLOCK_TRANSACTIONS_MAX or size > limits.BLOCK_BYTES_MAX:

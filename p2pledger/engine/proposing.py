@@ -8,7 +8,7 @@ from p2pledger.consensus import effects as do
 from p2pledger.consensus import events as replica_event
 from p2pledger.consensus.replica import Replica
 from p2pledger.engine.agenda import Agenda
-from p2pledger.engine.dissemination import FETCH_RETRY_MS, Dissemination
+from p2pledger.engine.dissemination import FETCH_RETRY_MS, Bodies, Dissemination
 from p2pledger.engine.events import EngineEffect, Note
 from p2pledger.engine.executor import Executor
 from p2pledger.engine.proposals import OriginWindows, Verdict, build, judge, select
@@ -108,15 +108,18 @@ class Proposing:
 
     def _windows(self, parent: Header) -> OriginWindows | None:
         """Batch sequences used up to and including `parent`; None if a body on the way is missing."""
-        windows = OriginWindows({origin: self._batches.window_of(origin) for origin in self._batches.origins})
+        open_blocks: list[Bodies] = []
         header: Header | None = parent
         while header is None or header.height > self._executor.executed:
             bodies = None if header is None else self._batches.bodies(header)
             if header is None or bodies is None:
                 return None
+            open_blocks.append(bodies)
+            header = self._find_header(Height(header.height - 1), header.parent)
+        windows = OriginWindows({origin: self._batches.window_of(origin) for origin in self._batches.origins})
+        for bodies in reversed(open_blocks):
             for batch, _ in bodies:
                 windows.use(batch)
-            header = self._find_header(Height(header.height - 1), header.parent)
         return windows
 
     def build_due(self) -> Iterator[EngineEffect]:
