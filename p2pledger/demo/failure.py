@@ -43,7 +43,7 @@ async def kill_the_primary(stage: Stage) -> int:
         raise DemoFailed(f"no kill out of {KILLS_MAX} hit {IN_FLIGHT} in flight and a prepared height")
     acknowledged += load.receipts
     stage.transactions += len(load.receipts)
-    stage.latencies_s += load.latencies_s
+    stage.load_latencies_s += load.latencies_s
     narrator.check(
         f"{status.primary}, primary of view {status.view}, was killed with SIGKILL",
         in_flight >= IN_FLIGHT,

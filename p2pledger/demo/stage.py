@@ -34,6 +34,9 @@ class Stage:
     receipts: list[Receipt] = field(default_factory=list)
     """Acknowledged while the primary was being killed; to be found again in the stopped stores."""
     latencies_s: list[float] = field(default_factory=list)
+    """Of transactions that nobody else competed with."""
+    load_latencies_s: list[float] = field(default_factory=list)
+    """Of those that were in flight when the primary died."""
     transactions: int = 0
 
     async def submit(self, client: LedgerClient, *operations: object, cosigners: Sequence[object] = ()) -> Receipt:
