@@ -71,8 +71,10 @@ def grant(
     if pid not in (None, patient.did):
         raise InvalidInput(f"the wallet's owner is {patient.did.hex()} at {connection.at}, not the given --pid")
     kind, reader = _reader(connection, actor)
-    start = now_ms() if from_ms is None else from_ms
-    end = start + span_ms if span_ms is not None else until_ms
+    now = now_ms()
+    # It stands from its block on anyway; our clock may be as far ahead of the chain's as the consortium tolerates.
+    start = now - connection.founding().parameters.drift_ms if from_ms is None else from_ms
+    end = until_ms if span_ms is None else span_ms + (now if from_ms is None else from_ms)
     assert end is not None, "one of the two was given"
     operation, card = grant_consent(
         patient,

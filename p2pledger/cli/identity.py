@@ -82,8 +82,9 @@ def credential(
     from p2pledger.health.operations import Group
 
     named = [Group(handle, False) for handle in groups] + [Group(handle, True) for handle in emergency]
-    start = now_ms()
-    _submit(connection, issue_credential(subject, role, start, start + span_ms, groups=named, licence_commit=licence))
+    now = now_ms()
+    start = now - connection.founding().parameters.drift_ms  # our clock may be ahead of the chain's
+    _submit(connection, issue_credential(subject, role, start, now + span_ms, groups=named, licence_commit=licence))
 
 
 @identity.command("withdraw")
