@@ -26,9 +26,18 @@ class Remains:
 
     def __init__(self, home: Home, ledger: LmdbLedgerStore, state: LmdbStateStore, executor: Executor) -> None:
         self.home = home
+        self._roots: dict[int, bytes] = {}
+        """State roots of checkpoints that the node had executed but not flushed yet."""
         self._ledger = ledger
         self._state = state
         self._executor = executor
+
+    def execute_rest(self) -> None:
+        """What a restart would execute again; like the node's recovery, but nothing is flushed."""
+        for height in range(self._state.height() + 1, self.tip + 1):
+            _execute(self._executor, self._ledger, Height(height))
+            if self._executor.checkpoint == height:
+                self._roots[height] = self._executor.state_roots[Height(height)]
 
     @property
     def tip(self) -> Height:
@@ -77,7 +86,7 @@ class Remains:
 
     def state_root(self, height: int) -> bytes | None:
         """The root of the authenticated state tree, where the height was a checkpoint."""
-        known = self._executor.state_roots.get(Height(height))
+        known = self._roots.get(height)
         if known is not None:
             return known
         with self._state.snapshot() as snapshot:
@@ -115,9 +124,9 @@ def remains_of(home: Path) -> Iterator[Remains]:
         executor = Executor(founding, HealthApplication(), ledger, state)
         stack.callback(executor.close)
         executor.recover(state.height())
-        for height in range(state.height() + 1, ledger.tip() + 1):  # like `recover`, but nothing is flushed
-            _execute(executor, ledger, Height(height))
-        yield Remains(loaded, ledger, state, executor)
+        remains = Remains(loaded, ledger, state, executor)
+        remains.execute_rest()
+        yield remains
 
 
 def _execute(executor: Executor, ledger: LmdbLedgerStore, height: Height) -> None:
