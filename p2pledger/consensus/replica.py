@@ -437,7 +437,7 @@ class Replica:
         if message.certificate is not None:
             self.raise_lock(message.certificate)
         self.view_changes.forget_up_to(message.view)
-        self._patience.progress.stop()
+        yield from self._patience.stop_progress()
         yield do.Persist(ViewRecord(self.epoch, self.view, True, *self.base, signed))
         yield do.ViewEntered(self.view)
         yield from self._take_up()

@@ -59,7 +59,12 @@ class Patience:
         if is_wanted and not self.progress.is_running:
             base_ms, cap_ms = self.parameters.timeout_ms, self.parameters.timeout_cap_ms
             yield do.SetTimer("progress", self.progress.start(), progress_delay_ms(base_ms, cap_ms, self.failures))
-        elif not is_wanted and self.progress.is_running:
+        elif not is_wanted:
+            yield from self.stop_progress()
+
+    def stop_progress(self) -> Iterator[Effect]:
+        """What it waited for has happened, or is another matter now."""
+        if self.progress.is_running:
             self.progress.stop()
             yield do.StopTimer("progress")
 
@@ -71,12 +76,12 @@ class Patience:
     def height_committed(self) -> Iterator[Effect]:
         """There was progress: everything starts anew."""
         self.failures = self.repeats = 0
-        self.progress.stop()
+        yield from self.stop_progress()
         yield from self.rearm()
 
     def view_left(self) -> Iterator[Effect]:
         """A view ended without success."""
         self.failures += 1
         self.repeats = 0
-        self.progress.stop()
+        yield from self.stop_progress()
         yield from self.rearm()

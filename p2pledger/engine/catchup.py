@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Founding
 from p2pledger.consensus.journal import CommittedRecord
-from p2pledger.consensus.messages import Certificate
 from p2pledger.engine.agenda import Agenda
 from p2pledger.engine.dissemination import FETCH_RETRY_MS, Bodies, transmit
 from p2pledger.engine.events import EngineEffect, Note
@@ -14,6 +13,7 @@ from p2pledger.engine.ports import LedgerStore
 from p2pledger.gossip import Router
 from p2pledger.messages import HeaderRequest, RangeReply, RangeRequest, SyncBlock
 from p2pledger.primitives import limits
+from p2pledger.primitives.codec import encode
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import BlockHash, ChainId, Height, NodeId
 from p2pledger.sync import RETRY_MS, Syncer, check_range
@@ -23,26 +23,25 @@ Synced = tuple[CommittedRecord, Bodies, tuple[bytes, ...]]
 
 
 def range_reply(ledger: LedgerStore, start: Height) -> RangeReply | None:
-    """Blocks from `start` to the first certified one at or beyond the limits; None if there is nothing to tell."""
+    """Blocks from `start` within the limits of a range, with what proves them; None if there is nothing to tell."""
     blocks: list[SyncBlock] = []
     size = 0
-    certified: tuple[int, Certificate] | None = None
-    height = start
-    while height <= ledger.tip() and len(blocks) < 2 * limits.SYNC_RANGE_BLOCKS_MAX:
-        record = ledger.block(height)
-        if record is None:
+    for height in range(start, ledger.tip() + 1):
+        record = ledger.block(Height(height))
+        if record is None or len(blocks) == limits.SYNC_RANGE_BLOCKS_MAX:
             break
         bodies = tuple(body for key in record.header.batches if (body := ledger.body(key)) is not None)
-        size += sum(len(body) for body in bodies)
-        if certified is not None and size > limits.FRAME_BYTES_MAX - 64 * 1024:
+        block = SyncBlock(record.header, bodies)
+        size += len(encode(block))
+        if blocks and size > limits.SYNC_RANGE_BYTES_MAX:
             break
-        blocks.append(SyncBlock(record.header, bodies))
-        if record.certificate is not None:
-            certified = (len(blocks), record.certificate)
-            if len(blocks) >= limits.SYNC_RANGE_BLOCKS_MAX or size >= limits.SYNC_RANGE_BYTES_MAX:
-                break
-        height = Height(height + 1)
-    return None if certified is None else RangeReply(tuple(blocks[: certified[0]]), certified[1])
+        blocks.append(block)
+    certified = ledger.certified_from(blocks[-1].header.height) if blocks else None
+    if certified is None or certified.certificate is None:
+        return None
+    between = range(blocks[-1].header.height + 1, certified.header.height + 1)
+    tail = [record.header for height in between if (record := ledger.block(Height(height))) is not None]
+    return RangeReply(tuple(blocks), tuple(tail), certified.certificate)
 
 
 class Catchup:
@@ -89,12 +88,12 @@ class Catchup:
         if not fresh:
             return ()
         try:
-            blocks = check_range(RangeReply(fresh, reply.certificate), tip, self._chain, self._validators)
+            blocks = check_range(RangeReply(fresh, reply.tail, reply.certificate), tip, self._chain, self._validators)
             parsed = [parse_bodies(block.bodies) for block in blocks]
         except InvalidInput as error:
             self.syncer.fault(node)
             return Note("sync_refused", (("node", node.hex()), ("reason", str(error))))
-        last = blocks[-1].header.height
+        last = reply.certificate.height
         return [
             (CommittedRecord(block.header, reply.certificate if block.header.height == last else None), bodies, raw)
             for block, bodies, raw in zip(blocks, parsed, [block.bodies for block in blocks], strict=True)

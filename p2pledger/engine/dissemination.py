@@ -114,8 +114,10 @@ class Dissemination:
             self._verifying.add(key)
             yield VerifyBatch(link, data)
 
-    def on_bad(self, key: BatchId) -> None:
-        self._verifying.discard(key)
+    def on_bad(self, key: BatchId | None) -> None:
+        """A batch whose signatures do not hold may come again, in a better state."""
+        if key is not None:
+            self._verifying.discard(key)
 
     def on_verified(self, event: BatchVerified, wanted: Iterable[Header]) -> None:
         """File a batch whose signatures hold, if a block that is looked at names it or it may yet be ordered."""

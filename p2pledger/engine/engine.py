@@ -118,11 +118,9 @@ class Engine:
         self._ledger = ledger
         self._generations: dict[str, int] = {}
         self._inquiry = now.wall_ms
-        self._has_work = False
+        self._has_work = self._stopped = self._is_performing = False
         self._view_since_ms = now.monotonic_ms
-        self._stopped = False
         self._news: deque[replica_event.Event] = deque()
-        self._is_performing = False
 
     # Start
 
@@ -258,6 +256,8 @@ class Engine:
             case do.CommitBlock():
                 yield from self._commit(effect.record)
             case do.SyncBlocks():
+                if not self.syncer.is_active:
+                    yield Note("sync_started", (("height", effect.certificate.height),))
                 self.syncer.aim(effect.certificate)
             case do.ViewEntered():
                 self._view_since_ms = self._agenda.monotonic_ms
@@ -363,8 +363,7 @@ class Engine:
             yield Note("message_rejected", (("node", origin.hex()), ("reason", str(error))))
 
     def _on_bad(self, event: MessageBad) -> Iterator[EngineEffect]:
-        if event.batch is not None:
-            self._batches.on_bad(event.batch)
+        self._batches.on_bad(event.batch)
         yield Note("message_rejected", (("node", event.node.hex()), ("reason", event.reason)))
 
     def _on_certificate(self, certificate: Certificate) -> Iterator[EngineEffect]:
@@ -402,13 +401,12 @@ class Engine:
     # Batches
 
     def _on_submitted(self, event: Submitted) -> Iterator[EngineEffect]:
-        transaction = event.transaction
+        code, detail = Code.OK, ""
         try:
-            self.admission.admit(transaction, self._agenda.now)
+            self.admission.admit(event.transaction, self._agenda.now)
         except Rejected as refusal:
-            yield Answer(event.ticket, transaction.id, refusal.code, refusal.detail)
-            return
-        yield Answer(event.ticket, transaction.id, Code.OK, "")
+            code, detail = refusal.code, refusal.detail
+        yield Answer(event.ticket, event.transaction.id, code, detail)
 
     def _update_work(self) -> Iterator[EngineEffect]:
         """P8: the timer runs while transactions, unsealed roots or a due heartbeat wait."""
@@ -470,7 +468,8 @@ class Engine:
             last = checked[-1][0].header
             self.syncer.reached(last.height)
             yield Note("blocks_synced", (("height", last.height),))
-            yield from self._tell(replica_event.CaughtUp(last, reply.certificate))
+            if not reply.tail:  # else the rest of what the certificate commits is asked for next
+                yield from self._tell(replica_event.CaughtUp(last, reply.certificate))
 
     # Time
 

@@ -64,7 +64,7 @@ def judge(
     wall_ms: int,
 ) -> Judgement:
     """Whether a block with all its bodies at hand may be prepared on top of `parent`."""
-    bad = _structure(header, parent, founding) or _contents(header, bodies, windows)
+    bad = structure_fault(header, parent, founding) or _contents(header, bodies, windows)
     if bad:
         return Judgement(Verdict.BAD, bad)
     drift = founding.parameters.drift_ms
@@ -75,7 +75,8 @@ def judge(
     return _roots(header, parent, executor, founding)
 
 
-def _structure(header: Header, parent: Header, founding: Founding) -> str:
+def structure_fault(header: Header, parent: Header, founding: Founding) -> str:
+    """What is wrong with a block whose bodies nobody needs to see; empty if nothing is."""
     if header.version != PROTOCOL_VERSION:
         return f"protocol version {header.version}, this is {PROTOCOL_VERSION}"
     if (header.chain, header.epoch, header.height) != (founding.chain, parent.epoch, parent.height + 1):
@@ -86,8 +87,8 @@ def _structure(header: Header, parent: Header, founding: Founding) -> str:
         return "validators are not those of the epoch"
     if header.parameters_hash != founding.parameters.hash:
         return "parameters are not those of the epoch"
-    if len(header.batches) > limits.BLOCK_BATCHES_MAX:
-        return f"{len(header.batches)} batches, the limit is {limits.BLOCK_BATCHES_MAX}"
+    if len(set(header.batches)) != len(header.batches):
+        return "it names a batch twice"
     return ""
 
 

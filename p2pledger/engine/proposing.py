@@ -11,7 +11,7 @@ from p2pledger.engine.agenda import Agenda
 from p2pledger.engine.dissemination import FETCH_RETRY_MS, Bodies, Dissemination
 from p2pledger.engine.events import EngineEffect, Note
 from p2pledger.engine.executor import Executor
-from p2pledger.engine.proposals import OriginWindows, Verdict, build, judge, select
+from p2pledger.engine.proposals import OriginWindows, Verdict, build, judge, select, structure_fault
 from p2pledger.primitives import limits
 from p2pledger.primitives.ids import BlockHash, Height
 
@@ -68,6 +68,11 @@ class Proposing:
         self._checks[header.hash] = question
         if (question.epoch, question.view) != (replica.epoch, replica.view) or header.height <= replica.committed:
             del self._checks[header.hash]
+            return
+        fault = structure_fault(header, question.parent, self._founding)
+        if fault:
+            del self._checks[header.hash]
+            yield Note("proposal_refused", (("height", header.height), ("reason", fault)))
             return
         bodies = self._batches.bodies(header)
         windows = self._windows(question.parent)
