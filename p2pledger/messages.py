@@ -93,9 +93,11 @@ class SyncBlock(Record, frozen=True):
 
 
 class RangeReply(Record, frozen=True, tag=12):
-    """Consecutive blocks, the last one committed by the certificate."""
+    """Consecutive blocks, committed by a certificate on the last one or on a descendant."""
 
-    blocks: Annotated[tuple[SyncBlock, ...], Meta(min_length=1, max_length=2 * limits.SYNC_RANGE_BLOCKS_MAX)]
+    blocks: Annotated[tuple[SyncBlock, ...], Meta(min_length=1, max_length=limits.SYNC_RANGE_BLOCKS_MAX)]
+    tail: Annotated[tuple[Header, ...], Meta(max_length=limits.WINDOW_MAX)]
+    """The headers after the last block up to the one that the certificate names; their bodies are asked for next."""
     certificate: Certificate
 
 

@@ -32,9 +32,13 @@ def check_range(reply: RangeReply, tip: Header, chain: ChainId, validators: Vali
             raise InvalidInput(f"bodies of synced block {header.height} do not hash to its batches")
         blocks.append(Block(header, block.bodies))
         parent = header
+    for header in reply.tail:
+        if header.height != parent.height + 1 or header.parent != parent.hash:
+            raise InvalidInput(f"header {header.height} behind a synced range does not follow header {parent.height}")
+        parent = header
     certificate = reply.certificate
     if certificate.kind != "commit" or (certificate.height, certificate.block_hash) != (parent.height, parent.hash):
-        raise InvalidInput(f"the certificate of a synced range does not commit its last block {parent.height}")
+        raise InvalidInput(f"the certificate of a synced range does not commit its last header {parent.height}")
     if certificate.epoch != parent.epoch:
         raise InvalidInput(f"certificate of epoch {certificate.epoch} for a block of epoch {parent.epoch}")
     check_certificate(certificate, chain, validators)

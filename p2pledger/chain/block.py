@@ -5,11 +5,13 @@ The header contains neither view nor proposer, so the same block may be prepared
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from p2pledger.primitives import limits, merkle
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import Domain, tagged_hash
-from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import (
     BatchId,
     BlockHash,
@@ -44,13 +46,13 @@ class Header(Record, frozen=True):
     next_validators_hash: Bytes32 | None
     """At an epoch's last block only."""
     parameters_hash: Bytes32
-    batches: tuple[BatchId, ...]
+    batches: Annotated[tuple[BatchId, ...], Meta(max_length=limits.BLOCK_BATCHES_MAX)]
     transaction_root: Bytes32
     """RFC 9162 root over the transaction ids of all batches in order."""
     executed_height: Height
-    effects_roots: tuple[Bytes32, ...]
+    effects_roots: Annotated[tuple[Bytes32, ...], Meta(max_length=limits.WINDOW_MAX)]
     """For each height after the parent's executed height up to `executed_height`."""
-    state_roots: tuple[StateRoot, ...]
+    state_roots: Annotated[tuple[StateRoot, ...], Meta(max_length=limits.WINDOW_MAX)]
     """For the checkpoints among those heights."""
 
     @property
@@ -61,18 +63,6 @@ class Header(Record, frozen=True):
     @property
     def is_empty(self) -> bool:
         return not self.batches
-
-
-HEADER_BYTES_MAX = 64 * 1024
-"""1,000 batch ids are 34 KB; the rest is a few hundred bytes."""
-
-
-def parse_header(data: bytes) -> Header:
-    """The header whose canonical bytes are `data`; raises InvalidInput."""
-    header = decode(Header, data, HEADER_BYTES_MAX)
-    if len(header.batches) > limits.BLOCK_BATCHES_MAX:
-        raise InvalidInput(f"block of {len(header.batches)} batches, the limit is {limits.BLOCK_BATCHES_MAX}")
-    return header
 
 
 def transaction_root(ids: Sequence[TransactionId]) -> bytes:

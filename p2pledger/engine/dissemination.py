@@ -33,6 +33,10 @@ def transmit(transmissions: Iterable[Transmission]) -> Iterator[EngineEffect]:
     return (Transmit(transmission) for transmission in transmissions)
 
 
+ANSWER_BYTES_MAX = 2 * limits.BLOCK_BYTES_MAX
+"""What one request may draw: a block and its like."""
+
+
 class Dissemination:
     """The batches of one node: its own, and everybody's that wait to be ordered."""
 
@@ -157,9 +161,12 @@ class Dissemination:
         return self.ask_for(header.batches, sorted(self._router.links))
 
     def on_request(self, node: NodeId, request: BatchRequest) -> Iterator[EngineEffect]:
-        for key in request.ids:
+        """Send what is asked for, each batch once and no more than a block's worth; the rest is asked for again."""
+        room = ANSWER_BYTES_MAX
+        for key in dict.fromkeys(request.ids):
             data = self.body(key)
-            if data is not None:
+            if data is not None and len(data) <= room:
+                room -= len(data)
                 yield from transmit(self._router.send(node, BatchPush(data)))
 
     # What is held

@@ -131,6 +131,8 @@ class LinkCounters:
     messages_in: int = 0
     messages_out: int = 0
     accept_pauses: int = 0
+    oversized: int = 0
+    """Messages of ours that were longer than a frame and not sent: a defect on this side."""
     """Times the accept loop had no file descriptor."""
 
 

@@ -151,15 +151,24 @@ class PeerLinks:
     def send(self, node: NodeId, body: bytes) -> bool:
         """Queue a message; False if there is no link or its queue was full, which ends it (see Link.push)."""
         link = self._links.get(node)
-        return link is not None and link.push(_message(body))
+        return link is not None and self._fits(body) and link.push(encode_frame(body))
 
     def send_many(self, nodes: Iterable[NodeId], body: bytes) -> None:
         """Queue one message for several nodes; those without a link miss it."""
-        frame = _message(body)
+        if not self._fits(body):
+            return
+        frame = encode_frame(body)
         for node in nodes:
             link = self._links.get(node)
             if link is not None:
                 link.push(frame)
+
+    def _fits(self, body: bytes) -> bool:
+        """A message that no frame can carry is dropped and counted: what peers ask for must not end this process."""
+        fits = 0 < len(body) < limits.FRAME_BYTES_MAX
+        if not fits:
+            self.counters.oversized += 1
+        return fits
 
     def disconnect(self, node: NodeId, reason: str) -> None:
         """End the link to a node that broke the protocol, and do not talk to it for `quarantine_s`."""
@@ -288,8 +297,3 @@ class PeerLinks:
         self._links[node] = link
         self.counters.links_up += 1
         return True
-
-
-def _message(body: bytes) -> bytes:
-    assert 0 < len(body) < limits.FRAME_BYTES_MAX, f"message of {len(body)} bytes"
-    return encode_frame(body)
