@@ -139,21 +139,26 @@ class BatchPool:
     """Verified batches not yet in a committed block, in the order in which they came."""
 
     bytes_max: int = limits.POOL_BATCH_BYTES_MAX
+    origins: int = 1
+    """How many nodes may fill it; each has an equal share, so that none keeps the others' batches out."""
     batches: dict[BatchId, PooledBatch] = field(default_factory=dict)
     bytes_held: int = 0
     transactions: int = 0
+    bytes_of: dict[NodeId, int] = field(default_factory=dict)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether another batch of the largest size would not fit."""
-        return self.bytes_held + limits.BATCH_BYTES_MAX > self.bytes_max
+    def is_full(self, origin: NodeId) -> bool:
+        """Whether another batch of the largest size would not fit into this origin's share."""
+        share = max(self.bytes_max // self.origins, 2 * limits.BATCH_BYTES_MAX)
+        return self.bytes_of.get(origin, 0) + limits.BATCH_BYTES_MAX > share
 
     def add(self, pooled: PooledBatch, is_wanted: bool = False) -> bool:
         """Hold a batch; False if it is here already, or if there is no room and no open block wants it."""
-        if pooled.id in self.batches or (self.is_full and not is_wanted):
+        if pooled.id in self.batches or (self.is_full(pooled.batch.origin) and not is_wanted):
             return False
         self.batches[pooled.id] = pooled
         self.bytes_held += len(pooled.data)
+        origin = pooled.batch.origin
+        self.bytes_of[origin] = self.bytes_of.get(origin, 0) + len(pooled.data)
         self.transactions += len(pooled.transactions)
         return True
 
@@ -162,6 +167,7 @@ class BatchPool:
         pooled = self.batches.pop(batch, None)
         if pooled is not None:
             self.bytes_held -= len(pooled.data)
+            self.bytes_of[pooled.batch.origin] -= len(pooled.data)
             self.transactions -= len(pooled.transactions)
         return pooled
 

@@ -43,10 +43,13 @@ class Recovery:
             return
         if not self.is_silent:
             yield do.ReportRollback(message)
+        self.stay_silent(0 if isinstance(message, ViewChange | NewView) else message.height, message.view)
+
+    def stay_silent(self, height: int, view: int) -> None:
+        """Everything up to here may have been signed with a journal that is lost."""
         self.is_silent = True
-        height = Height(0) if isinstance(message, ViewChange | NewView) else message.height
         self.silent_height = max(self.silent_height, height)
-        self.silent_view = max(self.silent_view, message.view)
+        self.silent_view = max(self.silent_view, view)
 
     def is_complete(self) -> bool:
         return len(self.answered) >= self.answers_needed

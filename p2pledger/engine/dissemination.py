@@ -17,6 +17,7 @@ from p2pledger.mempool import Mempool
 from p2pledger.messages import BatchAnnounce, BatchPush, BatchRequest
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import SigningKey
+from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import BatchId, NodeId
 
 FETCH_RETRY_MS = 300
@@ -50,8 +51,8 @@ class Dissemination:
         mempool: Mempool,
         agenda: Agenda,
     ) -> None:
-        self.pool = BatchPool()
         self.origins = frozenset(card.node for card in founding.genesis.cards)
+        self.pool = BatchPool(origins=len(self.origins))
         self._chain = founding.chain
         self._key = node_key
         self._me = NodeId(node_key.public)
@@ -64,6 +65,9 @@ class Dissemination:
         self._own_unordered: set[BatchId] = set()
         self._requested: dict[BatchId, int] = {}
         self._verifying: set[BatchId] = set()
+        self._overtaken: set[BatchId] = set()
+        self.ordered_ms = 0
+        """When a block with batches was last committed."""
 
     def resume(self, is_new_chain: bool, open_headers: Iterable[Header]) -> None:
         """After a start: number on from beyond what may still be under way; hold what was kept for open blocks."""
@@ -85,7 +89,7 @@ class Dissemination:
     def seal_due(self) -> Iterator[EngineEffect]:
         """Seal what waits: at once when nothing of ours is under way, else at 200 transactions or 10 ms."""
         mempool = self._mempool
-        while len(mempool) and not self.pool.is_full:
+        while len(mempool) and not self.pool.is_full(self._me):
             waited = self._agenda.monotonic_ms - mempool.oldest_ms
             is_idle = len(self._own_unordered) <= BATCHES_IN_FLIGHT_IDLE
             if not (is_idle or len(mempool) >= limits.BATCH_SEAL_TRANSACTIONS or waited >= limits.BATCH_SEAL_MS):
@@ -112,9 +116,18 @@ class Dissemination:
         return key not in self.pool and key not in self._verifying and self._ledger.body(key) is None
 
     def on_push(self, link: NodeId, data: bytes) -> Iterator[EngineEffect]:
-        """A batch in full: worth verifying if it is new, and was asked for or has room."""
+        """A batch in full: worth verifying if it is new, and was asked for or may be ordered and has room.
+
+        Raises InvalidInput for what is no batch of a member.
+        """
         key = batch_id(data)
-        if self._lacks(key) and (key in self._requested or not self.pool.is_full):
+        if not self._lacks(key):
+            return
+        batch = parse_batch(data)
+        if batch.origin not in self.origins:
+            raise InvalidInput(f"batch of {batch.origin.hex()}, who is not a member")
+        is_open = self.window_of(batch.origin).use(batch.sequence) is not None
+        if key in self._requested or (is_open and not self.pool.is_full(batch.origin)):
             self._verifying.add(key)
             yield VerifyBatch(link, data)
 
@@ -198,13 +211,35 @@ class Dissemination:
 
     def ordered(self, header: Header, bodies: Bodies) -> None:
         """A block is committed: its batches wait no more, nor do those that its batches made impossible."""
-        for key in header.batches:
-            self.pool.remove(key)
-            self._own_unordered.discard(key)
+        ordered = [pooled for key in header.batches if (pooled := self.pool.remove(key)) is not None]
+        self._own_unordered.difference_update(header.batches)
+        if header.batches:
+            self.ordered_ms = self._agenda.monotonic_ms
+        self._note_overtaken(ordered)
         for _, transactions in bodies:
             for transaction in transactions:
                 self._mempool.decided(transaction.body.sender, transaction.body.nonce)
         self._drop_dead()
+
+    def _note_overtaken(self, ordered: list[PooledBatch]) -> None:
+        """Which waiting batches came before one that was ordered now (P24)."""
+        latest = max((pooled.held_since_ms for pooled in ordered), default=0)
+        self._overtaken &= self.pool.batches.keys()
+        for pooled in self.pool.batches.values():
+            if pooled.held_since_ms >= latest:
+                break
+            self._overtaken.add(pooled.id)
+
+    def oldest_neglected_ms(self) -> int | None:
+        """Since when a batch waits that the primary passed over, or that waits while nothing at all is ordered (P24).
+
+        A backlog that is worked off in its order is nobody's fault.
+        """
+        passed_over = [self.pool.batches[key].held_since_ms for key in self._overtaken if key in self.pool]
+        oldest = self.pool.oldest_ms()
+        if oldest is not None:
+            passed_over.append(max(oldest, self.ordered_ms))
+        return min(passed_over, default=None)
 
     def _drop_dead(self) -> None:
         """Batches whose sequence another batch of their origin has used, or that fell out of the window."""

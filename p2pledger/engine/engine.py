@@ -76,8 +76,12 @@ from p2pledger.messages import (
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, Divergence, InvalidInput, Rejected
-from p2pledger.primitives.ids import BlockHash, Height, NodeId, ValidatorId
+from p2pledger.primitives.ids import BlockHash, Height, NodeId, ValidatorId, View
 
+FLOOR_LAG_HEIGHTS = 64
+"""The sign floor is raised every so many heights, so votes may lie as far above it."""
+ASK_MS = 20
+"""Between two costly answers to one node: an honest one asks every few hundred milliseconds, or range by range."""
 ANNOUNCE_MS = 1_000
 
 
@@ -94,11 +98,16 @@ class Engine:
         state: StateStore,
         now: Now,
         mempool: Mempool | None = None,
+        signed_up_to: tuple[Height, View] | None = None,
     ) -> None:
+        """`signed_up_to`: what this key may have signed beyond a journal that was lost; it stays silent up to there."""
         self.founding = founding
         self.chain = founding.chain
         self.me = NodeId(node_key.public)
         self.replica = Replica(founding, validator)
+        if signed_up_to is not None:
+            height, view = signed_up_to
+            self.replica.recovery.stay_silent(height + founding.parameters.window + FLOOR_LAG_HEIGHTS, view)
         self.executor = Executor(founding, application, ledger, state)
         self.admission = Admission(founding, application, self.executor, mempool or Mempool())
         members = [card.node for card in founding.genesis.cards]
@@ -120,6 +129,7 @@ class Engine:
         self._inquiry = now.wall_ms
         self._has_work = self._stopped = self._is_performing = False
         self._view_since_ms = now.monotonic_ms
+        self._asked_ms: dict[tuple[NodeId, type], int] = {}
         self._news: deque[replica_event.Event] = deque()
 
     # Start
@@ -314,17 +324,18 @@ class Engine:
         match message:
             case Agreement():
                 if is_wanted(self.replica, message.signed):
-                    yield VerifyMessage(link, message.signed)
+                    yield VerifyMessage(origin, message.signed)
             case Certified():
                 yield from self._on_certificate(message.certificate)
             case Status():
-                yield from self._on_status(origin, message)
+                if self._may_ask(origin, message):
+                    yield from self._on_status(origin, message)
             case Inquiry():
                 yield from self._on_inquiry(origin, message)
             case InquiryAnswer():
                 yield from self._on_inquiry_answer(origin, message)
             case BatchPush():
-                yield from self._batches.on_push(link, message.data)
+                yield from self._batches.on_push(origin, message.data)
             case BatchAnnounce():
                 yield from self._batches.ask_for(message.ids, [origin])
             case BatchRequest():
@@ -337,7 +348,7 @@ class Engine:
                 if self._catchup.is_awaited(message.header):
                     yield from self._tell(replica_event.HeaderLearned(message.header))
             case RangeRequest():
-                reply = range_reply(self._ledger, message.start)
+                reply = range_reply(self._ledger, message.start) if self._may_ask(origin, message) else None
                 if reply is not None:
                     yield from transmit(self.router.send(origin, reply))
             case RangeReply():
@@ -362,9 +373,20 @@ class Engine:
         except InvalidInput as error:
             yield Note("message_rejected", (("node", origin.hex()), ("reason", str(error))))
 
+    def _may_ask(self, node: NodeId, message: Status | RangeRequest) -> bool:
+        """Whether a node may draw another costly answer of this kind already; a flood of questions goes unanswered."""
+        key = (node, type(message))
+        now = self._agenda.monotonic_ms
+        if now - self._asked_ms.get(key, -ASK_MS) < ASK_MS:
+            return False
+        self._asked_ms[key] = now
+        return True
+
     def _on_bad(self, event: MessageBad) -> Iterator[EngineEffect]:
         self._batches.on_bad(event.batch)
         yield Note("message_rejected", (("node", event.node.hex()), ("reason", event.reason)))
+        if event.is_forged and event.node in self.router.links:
+            yield Disconnect(event.node, event.reason)
 
     def _on_certificate(self, certificate: Certificate) -> Iterator[EngineEffect]:
         if certificate.kind != "commit" or certificate.height <= self.replica.committed:
@@ -491,7 +513,7 @@ class Engine:
 
     def _watch_primary(self) -> Iterator[EngineEffect]:
         """P24: a batch left unordered for four timeouts although the primary could order it."""
-        oldest = self.pool.oldest_ms()
+        oldest = self._batches.oldest_neglected_ms()
         patience = 4 * self.founding.parameters.timeout_ms
         if oldest is None or not self.replica.is_active:
             return

@@ -61,6 +61,8 @@ class MessageBad:
     node: NodeId
     reason: str
     batch: BatchId | None = None
+    is_forged: bool = True
+    """False: nobody looked, the queue was full."""
 
 
 @dataclass(frozen=True, slots=True)

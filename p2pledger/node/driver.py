@@ -171,7 +171,9 @@ class Driver:
             tip = self.ledger.tip()
             if tip >= self._floor_at + FLOOR_EVERY_HEIGHTS:
                 self._floor_at = int(tip)
-                await trio.to_thread.run_sync(self.floor.raise_to, tip, self.engine.replica.view)
+                await trio.to_thread.run_sync(
+                    self.floor.raise_to, tip, self.engine.replica.view, self.engine.replica.epoch
+                )
 
     def _perform_one(self, effect: EngineEffect) -> Iterable[EngineEffect]:
         match effect:

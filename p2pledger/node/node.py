@@ -53,8 +53,9 @@ class Node:
             state.flush(genesis_flush(application, founding))
         self.metrics: Metrics = make_metrics()
         self.board = Board()
+        lost = None if floor.lost is None else (floor.lost.height, floor.lost.view)
         mempool = Mempool(home.config.mempool.transactions_max, home.config.mempool.bytes_max)
-        self.engine = Engine(founding, application, home.keys.node, home.validator, ledger, state, now(), mempool)
+        self.engine = Engine(founding, application, home.keys.node, home.validator, ledger, state, now(), mempool, lost)
         self.server = Server(self.engine, ledger, state, self.metrics)
         addresses = home.peers()
         peers = {

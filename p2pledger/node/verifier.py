@@ -4,7 +4,7 @@ libsodium releases the interpreter lock, so worker threads really run beside the
 what the engine asks for (votes, wanted batches) and by the client port's intake control (submissions).
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -17,11 +17,15 @@ from p2pledger.chain.transaction import Transaction, check_signatures
 from p2pledger.consensus.verification import verify_message
 from p2pledger.engine.events import BatchVerified, EngineEvent, MessageBad, MessageVerified, VerifyBatch, VerifyMessage
 from p2pledger.primitives.errors import InvalidInput, Rejected
-from p2pledger.primitives.ids import Epoch
+from p2pledger.primitives.ids import Epoch, NodeId
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+VOTES_PER_NODE = 4_096
+"""Two votes for each of W heights in 8 views of 50 validators, carried on for others, are 3,200 at the very most."""
+BATCHES_PER_NODE = 64
+"""64 MiB of one node's batches at most."""
 CHUNK = 64
 """Votes or submissions in one job: long enough to pay for the thread, short enough not to delay a vote."""
 
@@ -47,6 +51,8 @@ class Verifier:
     bad: int = 0
     _votes: deque[VerifyMessage] = field(default_factory=deque)
     _batches: deque[VerifyBatch] = field(default_factory=deque)
+    _queued: Counter[NodeId] = field(default_factory=Counter)
+    _batches_queued: Counter[NodeId] = field(default_factory=Counter)
     _submissions: deque[Submission] = field(default_factory=deque)
     _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Workers without work: each new job wakes one of them."""
@@ -56,12 +62,21 @@ class Verifier:
         return len(self._submissions)
 
     def ask_message(self, job: VerifyMessage) -> None:
-        """Queue an agreement message."""
+        """Queue an agreement message; one too many of a node is not looked at, it will be sent again."""
+        if self._queued[job.node] >= VOTES_PER_NODE:
+            self.post(MessageBad(job.node, "too many messages wait to be checked", is_forged=False))
+            return
+        self._queued[job.node] += 1
         self._votes.append(job)
         self._idle.unpark()
 
     def ask_batch(self, job: VerifyBatch) -> None:
-        """Queue a batch."""
+        """Queue a batch; one too many of a node is not looked at, it is pulled again when a block names it."""
+        if self._batches_queued[job.node] >= BATCHES_PER_NODE:
+            reason = "too many batches wait to be checked"
+            self.post(MessageBad(job.node, reason, batch_id(job.data), is_forged=False))
+            return
+        self._batches_queued[job.node] += 1
         self._batches.append(job)
         self._idle.unpark()
 
@@ -78,20 +93,23 @@ class Verifier:
                 nursery.start_soon(self._work, limiter)
 
     async def _work(self, limiter: trio.CapacityLimiter) -> None:
+        """Votes first, but one job of each kind in turn: a flood of one kind delays the others, and starves none."""
         while True:
+            if not (self._votes or self._batches or self._submissions):
+                await self._idle.park()
             if self._votes:
                 votes = [self._votes.popleft() for _ in range(min(CHUNK, len(self._votes)))]
+                self._queued.subtract(job.node for job in votes)
                 for event in await self._call(limiter, self._check_votes, votes):
                     self.post(event)
-            elif self._batches:
+            if self._batches:
                 batch = self._batches.popleft()
+                self._batches_queued[batch.node] -= 1
                 self.post(await self._call(limiter, self._check_batch, batch))
-            elif self._submissions:
+            if self._submissions:
                 jobs = [self._submissions.popleft() for _ in range(min(CHUNK, len(self._submissions)))]
                 for job, refusal in zip(jobs, await self._call(limiter, self._check_all, jobs), strict=True):
                     job.done(job.transaction, refusal)
-            else:
-                await self._idle.park()
 
     async def _call(self, limiter: trio.CapacityLimiter, check: Callable[[T], R], job: T) -> R:
         if self.threads == 0:

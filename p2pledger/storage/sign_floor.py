@@ -63,6 +63,12 @@ class SignFloor:
         """Everything that this key may have signed lies at or below this (P20)."""
         return None if self._floor is None else self._floor.ever
 
+    @property
+    def lost(self) -> Mark | None:
+        """What the key had reached with an earlier journal and this one has not: below it the key must stay silent."""
+        floor = self._floor
+        return None if floor is None or floor.journal == floor.ever else floor.ever
+
     def check(self, identity: bytes, tip: Height, standing: ViewRecord | None = None) -> None:
         """Whether the key may sign with this journal; raises ConfigError telling the operator what to do.
 
