@@ -1,0 +1,61 @@
+"""The tally against a model that keeps everything."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2pledger.consensus.messages import Prepare, Signed
+from p2pledger.consensus.tally import Tally
+from p2pledger.primitives.ids import BlockHash, Epoch, Height, Signature, ValidatorId, View
+
+VOTES = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(1, 3), st.sampled_from([b"x", b"y", b"z"]), st.integers(0, 5)), max_size=60
+)
+
+
+def _vote(view: int, height: int, block: bytes, author: int) -> Prepare:
+    return Prepare(Epoch(0), View(view), Height(height), BlockHash(block * 32), ValidatorId(bytes([author]) * 32))
+
+
+@given(VOTES)
+def test_it_counts_distinct_validators_and_keeps_two_votes_of_each(votes: list[tuple[int, int, bytes, int]]) -> None:
+    """P14, P23: per (view, height, author) the first two differing votes; each counts for its own block."""
+    tally = Tally()
+    model: dict[tuple[int, int, int], list[bytes]] = {}
+    for view, height, block, author in votes:
+        vote = _vote(view, height, block, author)
+        kept = model.setdefault((view, height, author), [])
+        is_conflict = block not in kept and len(kept) == 1
+        assert (tally.add(Signed(vote, Signature(bytes(64))), vote) is not None) == is_conflict
+        if block not in kept and len(kept) < 2:
+            kept.append(block)
+    for view in range(3):
+        for height in range(1, 4):
+            for block in (b"x", b"y", b"z"):
+                counted = {author[0] for author in tally.signatures(View(view), Height(height), BlockHash(block * 32))}
+                assert counted == {a for (v, h, a), kept in model.items() if (v, h) == (view, height) and block in kept}
+    assert len(tally) == sum(len(kept) for kept in model.values())
+
+
+@given(VOTES, st.randoms(use_true_random=False))
+def test_the_order_of_agreeing_votes_does_not_matter(votes: list[tuple[int, int, bytes, int]], chance: object) -> None:
+    single = {(view, height, author): (view, height, block, author) for view, height, block, author in votes}
+    orders = [list(single.values()), sorted(single.values())]
+    chance.shuffle(orders[0])  # type: ignore[attr-defined]
+    quorums = []
+    for order in orders:
+        tally = Tally()
+        for item in order:
+            tally.add(Signed(_vote(*item), Signature(bytes(64))), _vote(*item))
+        quorums.append(tally.quorums(2))
+    assert quorums[0] == quorums[1]
+
+
+@given(VOTES, st.integers(0, 3), st.integers(0, 2))
+def test_pruning_leaves_what_is_above(votes: list[tuple[int, int, bytes, int]], floor: int, oldest: int) -> None:
+    tally = Tally()
+    for item in votes:
+        tally.add(Signed(_vote(*item), Signature(bytes(64))), _vote(*item))
+    tally.prune(Height(floor), View(oldest))
+    for view, height, _ in tally.quorums(1):
+        assert height > floor
+        assert view >= oldest
