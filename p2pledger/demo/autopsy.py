@@ -1,9 +1,12 @@
 """What a stopped node's stores say: its journal, its blocks, and the roots of its own execution. Changes nothing."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from struct import Struct
+
+import lmdb
 
 from p2pledger.chain.batch import parse_batch
 from p2pledger.chain.receipt import Executed
@@ -17,7 +20,7 @@ from p2pledger.primitives.errors import StoreError
 from p2pledger.primitives.ids import BlockHash, Height, View
 from p2pledger.primitives.merkle import root_of_hashes
 from p2pledger.storage.home import exclusive_lock
-from p2pledger.storage.ledger import LmdbLedgerStore
+from p2pledger.storage.ledger import BLOCKS, JOURNAL, LmdbLedgerStore
 from p2pledger.storage.state_store import LmdbStateStore
 
 
@@ -127,6 +130,24 @@ def remains_of(home: Path) -> Iterator[Remains]:
         remains = Remains(loaded, ledger, state, executor)
         remains.execute_rest()
         yield remains
+
+
+@contextmanager
+def watching(home: Path) -> Iterator[Callable[[], bool]]:
+    """Whether a *running* node's journal shows a height that is prepared and not committed, now; changes nothing."""
+    vote, height = Struct(">cBQQQ"), Struct(">Q")
+    with lmdb.open(str(home / "data" / "ledger"), readonly=True, max_dbs=8) as environment:
+        journal = environment.open_db(JOURNAL.encode(), create=False)
+        blocks = environment.open_db(BLOCKS.encode(), create=False)
+
+        def is_prepared() -> bool:
+            with environment.begin() as txn:
+                cursor = txn.cursor(db=blocks)
+                tip = height.unpack(cursor.key())[0] if cursor.last() else 0
+                votes = [vote.unpack(key) for key, _ in txn.cursor(db=journal) if len(key) == vote.size]
+            return any(mark == b"s" and kind == 3 and at > tip for mark, kind, _, _, at in votes)
+
+        yield is_prepared
 
 
 def _execute(executor: Executor, ledger: LmdbLedgerStore, height: Height) -> None:

@@ -5,14 +5,14 @@ from contextlib import AsyncExitStack
 import trio
 
 from p2pledger.client.ledger import Receipt, open_ledger
-from p2pledger.demo.autopsy import remains_of
+from p2pledger.demo.autopsy import remains_of, watching
 from p2pledger.demo.load import Load, quantile_ms
 from p2pledger.demo.narrator import DemoFailed
 from p2pledger.demo.stage import AGENCY, A, B, Stage
 
 IN_FLIGHT = 500
 EACH = 1_000
-KILLS_MAX = 5
+KILLS_MAX = 10
 
 
 async def kill_the_primary(stage: Stage) -> int:
@@ -25,11 +25,10 @@ async def kill_the_primary(stage: Stage) -> int:
             nursery.start_soon(load.run)
             await load.enough.wait()
             status = await stage.clients[AGENCY].status()
-            while load.in_flight < IN_FLIGHT or load.latencies_s == []:
-                if load.is_done:
-                    break
-                await trio.sleep(0.001)
-            cluster.kill(status.primary)
+            with watching(cluster.homes[status.primary]) as is_prepared:
+                while not (is_prepared() or load.is_done):
+                    await trio.sleep(0)
+                cluster.kill(status.primary)
             in_flight = load.in_flight
             with remains_of(cluster.homes[status.primary]) as remains:
                 prepared, tip = remains.prepared(), remains.tip

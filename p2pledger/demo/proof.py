@@ -107,7 +107,8 @@ async def close_books(stage: Stage, view_changes: int) -> None:
             checkpoint = remains.last_checkpoint(common)
             roots = tuple(remains.effects_root(height) for height in range(1, common + 1))
             block, state = remains.block_hash(common), remains.state_root(checkpoint)
-            digests[name] = (block, state, roots)
+            digest = remains.state_digest() if len(set(tips.values())) == 1 else b""
+            digests[name] = (block, state, roots, digest)
             lost = _lost(stage.receipts, remains)
         disk = sum(path.stat().st_blocks * 512 for path in (home / "data").rglob("*") if path.is_file())
         shown = "-" if state is None else state.hex()[:16]

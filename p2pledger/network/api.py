@@ -49,7 +49,7 @@ class Submit(Record, frozen=True, tag=10):
 
 
 class AwaitReceipt(Record, frozen=True, tag=11):
-    """The receipt of a sender's nonce, once durable; with `proven`, once a header proves it. Reply: ReceiptReply."""
+    """The receipt of a nonce of one's own (members: anybody's), once durable; with `proven`, once a header proves it."""
 
     id: U64
     account: AccountKey
@@ -64,7 +64,7 @@ class GetStatus(Record, frozen=True, tag=12):
 
 
 class GetBlock(Record, frozen=True, tag=13):
-    """A committed block; height 0 means the tip. Reply: BlockReply or Failure(E_NOT_FOUND)."""
+    """A committed block; height 0 means the tip; its receipts for members only. Reply: BlockReply or Failure."""
 
     id: U64
     height: Height

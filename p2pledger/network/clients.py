@@ -295,8 +295,8 @@ class ClientServer:
 
     def _reply(self, connection: _Connection, reply: Reply) -> None:
         frame = encode_frame(encode(reply))
-        if len(frame) > limits.CLIENT_FRAME_BYTES_MAX:
-            detail = f"the reply has {len(frame)} bytes, the limit is {limits.CLIENT_FRAME_BYTES_MAX}"
+        if len(frame) > limits.CLIENT_REPLY_BYTES_MAX:
+            detail = f"the reply has {len(frame)} bytes, the limit is {limits.CLIENT_REPLY_BYTES_MAX}"
             frame = encode_frame(encode(Failure(reply.id, Code.E_TOO_LARGE, detail)))
         if not connection.outbox.push(frame) and not connection.scope.cancel_called:
             self.counters.slow_readers += 1

@@ -107,11 +107,11 @@ class ClientConnection:
             self._end(tls_reason(error))
 
     async def _read(self, stream: TlsStream) -> None:
-        decoder = FrameDecoder(limits.CLIENT_FRAME_BYTES_MAX)
+        decoder = FrameDecoder(limits.CLIENT_REPLY_BYTES_MAX)
         try:
             while data := await stream.receive_some(_RECEIVE_BYTES):
                 for body in decoder.feed(bytes(data)):
-                    self._deliver(decode(Reply, body, limits.CLIENT_FRAME_BYTES_MAX))  # type: ignore[arg-type]
+                    self._deliver(decode(Reply, body, limits.CLIENT_REPLY_BYTES_MAX))  # type: ignore[arg-type]
             self._end("closed by the node")
         except (*_STREAM_ENDS, InvalidInput) as error:
             self._end(tls_reason(error))

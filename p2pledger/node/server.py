@@ -80,11 +80,11 @@ class Server:
             case api.Submit():
                 return await self._submit(request)
             case api.AwaitReceipt():
-                return await self._await_receipt(request)
+                return await self._await_receipt(session, request)
             case api.GetStatus():
                 return self._status(request)
             case api.GetBlock():
-                return self._block(request)
+                return self._block(session, request)
             case api.GetState():
                 return self._state(session, request)
             case api.GetLog():
@@ -140,7 +140,9 @@ class Server:
         await ready.wait()
         return answers[0]
 
-    async def _await_receipt(self, request: api.AwaitReceipt) -> api.Reply:
+    async def _await_receipt(self, session: Session, request: api.AwaitReceipt) -> api.Reply:
+        if request.account != session.account and not self._is_member(session):
+            raise Rejected(Code.E_ROLE, f"key {session.account.hex()} may ask for its own receipts only")
         with trio.move_on_after(min(request.timeout_ms, WAIT_MS_MAX) / 1000):
             while (executed := self._receipt(request.account, request.nonce)) is None:
                 await self._wait_for(request.account, request.nonce)
@@ -222,7 +224,7 @@ class Server:
         return snapshot, anchor
 
     def _state(self, session: Session, request: api.GetState) -> api.Reply:
-        if self.role_of(session.account) != "organisation":
+        if not self._is_member(session):
             raise Rejected(Code.E_ROLE, "raw state is for member organisations only")
         snapshot, anchor = self._checkpoint()
         try:
@@ -253,13 +255,18 @@ class Server:
 
     # Blocks and status
 
-    def _block(self, request: api.GetBlock) -> api.Reply:
+    def _is_member(self, session: Session) -> bool:
+        """Member organisations validate everything anyway; everybody else sees what is their own."""
+        return self.role_of(session.account) == "organisation"
+
+    def _block(self, session: Session, request: api.GetBlock) -> api.Reply:
         height = request.height or self.ledger.tip()
         record = self.ledger.block(Height(height)) if height else None
         if record is None:
             raise Rejected(Code.E_NOT_FOUND, f"there is no block {height}; the tip is {self.ledger.tip()}")
         receipts = tuple(self.engine.executor.receipts_at(Height(height)))
-        return api.BlockReply(request.id, record.header, record.certificate, receipts, len(receipts))
+        shown = receipts if self._is_member(session) else ()
+        return api.BlockReply(request.id, record.header, record.certificate, shown, len(receipts))
 
     def _status(self, request: api.GetStatus) -> api.Reply:
         engine = self.engine

@@ -353,7 +353,7 @@ async def test_what_the_body_raises_comes_out_unwrapped() -> None:
 
 async def test_a_reply_beyond_the_limit_is_a_failure() -> None:
     async def generous(session: Session, request: Request) -> Reply:
-        return ConsentsReply(request.id, (bytes(limits.CLIENT_FRAME_BYTES_MAX),))
+        return ConsentsReply(request.id, (bytes(limits.CLIENT_REPLY_BYTES_MAX),))
 
     async with serving(handler=generous) as (_, port), to(port) as alice:
         reply = await alice.call(GetConsents(0, bytes(16)))

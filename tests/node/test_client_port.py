@@ -10,7 +10,19 @@ import trio
 from p2pledger.chain.transaction import assemble, build_body, sign
 from p2pledger.client.ledger import open_ledger
 from p2pledger.health.operations import CredentialRevoke
-from p2pledger.network.api import Accepted, Challenge, Failure, GetConsents, GetLog, Reply, Submit, Welcome
+from p2pledger.network.api import (
+    Accepted,
+    AwaitReceipt,
+    BlockReply,
+    Challenge,
+    Failure,
+    GetBlock,
+    GetConsents,
+    GetLog,
+    Reply,
+    Submit,
+    Welcome,
+)
 from p2pledger.network.authentication import make_hello
 from p2pledger.network.connection import connect
 from p2pledger.network.frame import FrameDecoder, Tag, encode_frame
@@ -20,6 +32,7 @@ from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.crypto import SigningKey, sha256
 from p2pledger.primitives.errors import Code, Rejected
+from p2pledger.primitives.ids import Height, Nonce
 from tests.node.health import Hospital, hospital, register, until
 
 pytestmark = pytest.mark.process
@@ -239,6 +252,10 @@ async def test_a_patient_reads_its_own_log_and_nobody_elses(consortium):
                 reply = await connection.call(question)
                 assert isinstance(reply, Failure)
                 assert reply.code == Code.E_ROLE
+            receipt = await connection.call(AwaitReceipt(0, other.account, Nonce(1), False, 1_000))
+            assert isinstance(receipt, Failure) and receipt.code == Code.E_ROLE
+            tip = await connection.call(GetBlock(0, Height(1)))
+            assert isinstance(tip, BlockReply) and tip.transactions > 0 and tip.receipts == ()
     async with open_ledger(cluster.founding, cluster.addresses(), wallet.account) as custodian:
         assert (await custodian.log(other.did)).lines == ()
     await cluster.stop()
