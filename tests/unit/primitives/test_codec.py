@@ -51,10 +51,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-def values(kind: type[Record]) -> st.SearchStrategy[Record]:
-    return st.from_type(kind)
-
-
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}")
 def test_every_record_survives_the_wire_and_msgpack_agrees(kind: type[Record]) -> None:
     """Encoding is what an independent MessagePack library writes for the same array; decoding gives the value back."""
