@@ -16,9 +16,7 @@ def consortium() -> None:
 @consortium.command("create")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--members", type=click.IntRange(1, 50), default=4, show_default=True, help="How many.")
-@click.option(
-    "--member", "named", multiple=True, metavar="NAME[:KIND]", help="A member by name; repeat."
-)
+@click.option("--member", "named", multiple=True, metavar="NAME[:KIND]", help="A member by name; repeat.")
 @click.option("--name", default="Demo consortium", show_default=True, help="Public name of the consortium.")
 @click.option("--base-port", type=int, default=7420, show_default=True, help="First port; 0 = any free ones.")
 @click.option("--param", "parameters", multiple=True, metavar="KEY=VALUE", help="A parameter all must agree on.")
