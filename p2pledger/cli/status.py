@@ -43,6 +43,7 @@ def status(connection: Connection) -> None:
         "q": found.q,
         "pending transactions": found.pending_transactions,
         "view changes": found.view_changes,
+        "caught contradicting themselves": ", ".join(found.equivocators) or "nobody",
     }
     if session.form == "table":
         session.show(record)

@@ -49,7 +49,14 @@ class HaltRecord(Record, frozen=True, tag=5):
     reason: str
 
 
-JournalRecord: TypeAlias = ViewRecord | VoteRecord | LockRecord | BlockRecord | HaltRecord
+class EvidenceRecord(Record, frozen=True, tag=6):
+    """Two different signed statements of one author for one slot (P14). One pair an author; never pruned."""
+
+    first: Signed
+    second: Signed
+
+
+JournalRecord: TypeAlias = ViewRecord | VoteRecord | LockRecord | BlockRecord | HaltRecord | EvidenceRecord
 
 
 class CommittedRecord(Record, frozen=True):

@@ -9,6 +9,7 @@ from p2pledger.consensus.effects import Effect
 from p2pledger.consensus.journal import (
     BlockRecord,
     CommittedRecord,
+    EvidenceRecord,
     HaltRecord,
     JournalRecord,
     LockRecord,
@@ -90,6 +91,8 @@ def restore(replica: "Replica", records: Sequence[JournalRecord], committed: Com
             case BlockRecord():
                 replica.window.add(record.header)
                 replica.own.restore_block(record.header)
+            case EvidenceRecord():
+                pass  # about others
             case HaltRecord():
                 replica.is_halted = True
             case _:

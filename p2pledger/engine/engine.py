@@ -15,7 +15,7 @@ from p2pledger.consensus import effects as do
 from p2pledger.consensus import events as replica_event
 from p2pledger.consensus.bounds import is_wanted
 from p2pledger.consensus.certificates import check_certificate
-from p2pledger.consensus.journal import BlockRecord, CommittedRecord, HaltRecord
+from p2pledger.consensus.journal import BlockRecord, CommittedRecord, EvidenceRecord, HaltRecord
 from p2pledger.consensus.messages import Certificate, Signed
 from p2pledger.consensus.recovery import restore
 from p2pledger.consensus.repetition import newest_by
@@ -73,7 +73,6 @@ from p2pledger.messages import (
     Status,
     parse_message,
 )
-from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, Divergence, InvalidInput, Rejected
 from p2pledger.primitives.ids import BlockHash, Height, NodeId, ValidatorId, View
@@ -113,7 +112,8 @@ class Engine:
         members = [card.node for card in founding.genesis.cards]
         self.router = Router(self.chain, node_key, members, now.wall_ms << 16)
         self.statuses: dict[NodeId, Status] = {}
-        self.evidence: list[tuple[Signed, Signed]] = []
+        self.evidence: dict[ValidatorId, EvidenceRecord] = {}
+        """Proof that a validator contradicted itself; kept in the journal (P14)."""
         self.view_changes = 0
         self._agenda = Agenda(now)
         mempool = self.admission.mempool
@@ -140,6 +140,8 @@ class Engine:
         self.executor.recover(tip)
         records = self._ledger.journal()
         for record in records:
+            if isinstance(record, EvidenceRecord):
+                self.evidence[record.first.message.author] = record
             if isinstance(record, HaltRecord):
                 raise Divergence(f"this node halted itself: {record.reason}; resynchronise it before starting again")
         committed = self._ledger.block(tip) if tip > 0 else None
@@ -280,8 +282,7 @@ class Engine:
                 yield Note("view_left", (("view", effect.view), ("target", effect.target)))
                 yield from self._batches.announce(sorted(self.router.links))  # P9
             case do.ReportEquivocation():
-                if len(self.evidence) < limits.VALIDATORS_MAX:
-                    self.evidence.append((effect.first, effect.second))
+                yield from self._keep_evidence(EvidenceRecord(effect.first, effect.second))
                 yield Note("equivocation_seen", (("author", effect.first.message.author.hex()),))
             case do.ReportRollback():
                 forgotten = effect.forgotten
@@ -291,6 +292,13 @@ class Engine:
                 yield Stop(effect.reason, is_divergence=False)
             case _:
                 assert_never(effect)
+
+    def _keep_evidence(self, record: EvidenceRecord) -> Iterator[EngineEffect]:
+        """One pair of an author is proof enough; more would be a way to fill our disk."""
+        author = record.first.message.author
+        if author not in self.evidence:
+            self.evidence[author] = record
+            yield Write(PutJournal(record))
 
     def _send_validator(self, to: ValidatorId | None, message: PeerMessage) -> Iterator[EngineEffect]:
         if to is None:

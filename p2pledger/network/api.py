@@ -49,7 +49,7 @@ class Submit(Record, frozen=True, tag=10):
 
 
 class AwaitReceipt(Record, frozen=True, tag=11):
-    """The receipt of a nonce of one's own (members: anybody's), once durable; with `proven`, once a header proves it."""
+    """The receipt of one's own nonce (members: of anybody's), once durable; with `proven`, once proven by a header."""
 
     id: U64
     account: AccountKey
@@ -159,6 +159,8 @@ class StatusReply(Record, frozen=True, tag=33):
     q: U64
     pending_transactions: U64
     view_changes: U64
+    equivocators: tuple[str, ...]
+    """Names of the organisations whose validator was caught saying two things; the proof is in this node's journal."""
     peers: tuple[ValidatorStatus, ...]
 
 

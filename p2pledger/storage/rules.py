@@ -15,6 +15,7 @@ from p2pledger.chain.block import Header
 from p2pledger.consensus.journal import (
     BlockRecord,
     CommittedRecord,
+    EvidenceRecord,
     HaltRecord,
     JournalRecord,
     LockRecord,
@@ -52,6 +53,8 @@ def journal_key(record: JournalRecord) -> bytes:
             return b"lock"
         case HaltRecord():
             return b"halt"
+        case EvidenceRecord():
+            return b"f" + record.first.message.author
         case BlockRecord():
             return b"b" + _HEIGHT.pack(record.header.height) + record.header.hash
         case VoteRecord():
@@ -133,7 +136,7 @@ class Turn:
             case BlockRecord():
                 if record.header.height > self._tip:  # at and below it the ledger is the record
                     self._put(journal_key(record), record)
-            case LockRecord() | HaltRecord():
+            case LockRecord() | HaltRecord() | EvidenceRecord():
                 self._put(journal_key(record), record)
             case _:
                 assert_never(record)

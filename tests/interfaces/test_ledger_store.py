@@ -10,16 +10,17 @@ from p2pledger.chain.batch import batch_id
 from p2pledger.consensus.journal import (
     BlockRecord,
     CommittedRecord,
+    EvidenceRecord,
     HaltRecord,
     JournalRecord,
     LockRecord,
     ViewRecord,
     VoteRecord,
 )
-from p2pledger.consensus.messages import Claim, Message
+from p2pledger.consensus.messages import Claim, Message, Signed
 from p2pledger.engine.ports import AppendBlock, LedgerStore, PutBody, PutJournal
 from p2pledger.primitives.errors import StoreError
-from p2pledger.primitives.ids import BatchId, Height, View
+from p2pledger.primitives.ids import BatchId, Height, Signature, View
 from p2pledger.storage.ledger import LmdbLedgerStore
 from p2pledger.storage.memory import MemoryLedgerStore
 from tests.interfaces.chains import (
@@ -161,6 +162,9 @@ def test_a_journal_comes_back_in_full(store: Store, reopen: Reopen) -> None:
     first = header(1, GENESIS)
     records: list[JournalRecord] = [
         BlockRecord(first),
+        EvidenceRecord(
+            Signed(prepare(1, first.hash), Signature(bytes(64))), Signed(prepare(1, GENESIS), Signature(bytes(64)))
+        ),
         HaltRecord("diverged at height 7"),
         LockRecord(certificate(first)),
         VoteRecord(pre_prepare(first)),

@@ -1,0 +1,29 @@
+"""P14: who says two things is remembered with proof."""
+
+from p2pledger.chain.genesis import Parameters
+from p2pledger.consensus.journal import EvidenceRecord
+from p2pledger.consensus.messages import same_statement, slot
+from p2pledger.primitives.ids import ValidatorId
+from p2pledger.sim.adversaries import Equivocator
+from p2pledger.sim.world import World
+
+
+def test_an_equivocator_is_in_the_journal_of_those_who_saw_it_also_after_a_restart() -> None:
+    """P14, P19: one pair of signed statements that exclude each other, about the liar and about nobody else."""
+    world = World(7, adversaries={0: Equivocator()}, parameters=Parameters(timeout_ms=300, timeout_cap_ms=2_400))
+    for _ in range(100):
+        world.submit(1)
+        world.run_until(world.now + 100)
+    liar = ValidatorId(world.consortium.consensus[0].public)
+    witnesses = [node for node in world.nodes if node.is_honest and node.engine and node.engine.evidence]
+    assert witnesses
+    for node in witnesses:
+        kept = [record for record in node.ledger.journal() if isinstance(record, EvidenceRecord)]
+        assert [record.first.message.author for record in kept] == [liar]
+        first, second = kept[0].first.message, kept[0].second.message
+        assert slot(first) == slot(second) and not same_statement(first, second)
+    index = witnesses[0].index
+    world.crash(index)
+    world.restart(index)
+    engine = world.nodes[index].engine
+    assert engine is not None and set(engine.evidence) == {liar}
