@@ -3,18 +3,21 @@
 from p2pledger.chain.genesis import Parameters
 from p2pledger.consensus.journal import EvidenceRecord
 from p2pledger.consensus.messages import same_statement, slot
-from p2pledger.primitives.ids import ValidatorId
+from p2pledger.primitives.ids import Epoch, View
 from p2pledger.sim.adversaries import Equivocator
-from p2pledger.sim.world import World
+from p2pledger.sim.world import World, found
 
 
 def test_an_equivocator_is_in_the_journal_of_those_who_saw_it_also_after_a_restart() -> None:
     """P14, P19: one pair of signed statements that exclude each other, about the liar and about nobody else."""
-    world = World(7, adversaries={0: Equivocator()}, parameters=Parameters(timeout_ms=300, timeout_cap_ms=2_400))
+    parameters = Parameters(timeout_ms=300, timeout_cap_ms=2_400)
+    consortium = found(4, parameters)
+    liar = consortium.founding.validators.primary(Epoch(0), View(0))
+    index = [key.public for key in consortium.consensus].index(liar)
+    world = World(7, adversaries={index: Equivocator()}, parameters=parameters)
     for _ in range(100):
-        world.submit(1)
+        world.submit((index + 1) % 4)
         world.run_until(world.now + 100)
-    liar = ValidatorId(world.consortium.consensus[0].public)
     witnesses = [node for node in world.nodes if node.is_honest and node.engine and node.engine.evidence]
     assert witnesses
     for node in witnesses:
@@ -22,8 +25,8 @@ def test_an_equivocator_is_in_the_journal_of_those_who_saw_it_also_after_a_resta
         assert [record.first.message.author for record in kept] == [liar]
         first, second = kept[0].first.message, kept[0].second.message
         assert slot(first) == slot(second) and not same_statement(first, second)
-    index = witnesses[0].index
-    world.crash(index)
-    world.restart(index)
-    engine = world.nodes[index].engine
+    witness = witnesses[0].index
+    world.crash(witness)
+    world.restart(witness)
+    engine = world.nodes[witness].engine
     assert engine is not None and set(engine.evidence) == {liar}
