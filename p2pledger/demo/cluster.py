@@ -281,10 +281,12 @@ class Cluster:
             if status != 0:
                 raise ProcessFailed(f"{member.name!r} ended with status {status} on SIGTERM:\n{member.last_words()}")
 
-    def let_go(self) -> None:
-        """The running processes are no longer ours: they outlive this object."""
+    def let_go(self) -> list[int]:
+        """The running processes are no longer ours and outlive this object; their process ids."""
+        pids = [member.process.pid for member in self.members.values() if member.process and member.is_running]
         for member in self.members.values():
             member.process = None
+        return pids
 
     async def wait_end(self, name: str, timeout_s: float = STOP_S_MAX) -> int:
         """The exit status of a member's process (minus the signal that killed it); raises Unavailable if it lives."""

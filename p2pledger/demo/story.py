@@ -203,5 +203,5 @@ async def _leave_running(stage: Stage) -> None:
     for name, home in cluster.homes.items():
         narrator.say(f"  p2pledger --home {home} status      # {name}")
     narrator.say(f"  p2pledger --home {cluster.homes[A]} block tail")
-    narrator.say(f"stop it: pkill -f 'p2pledger start --home {stage.folder}'; then remove {stage.folder}")
-    cluster.let_go()
+    pids = " ".join(str(pid) for pid in cluster.let_go())
+    narrator.say(f"Stop it: kill {pids}; then remove {stage.folder}")
