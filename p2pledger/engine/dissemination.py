@@ -248,7 +248,8 @@ class Dissemination:
             origin = pooled.batch.origin
             if origin not in windows:
                 windows[origin] = self.window_of(origin)
-            if windows[origin].use(pooled.batch.sequence) is None:
+            is_ahead = pooled.batch.sequence > windows[origin].highest  # an open block may be about to reach it
+            if not is_ahead and windows[origin].use(pooled.batch.sequence) is None:
                 self.pool.remove(pooled.id)
                 self._own_unordered.discard(pooled.id)
                 if pooled.is_own:  # a sequence used twice, as after a restart: the transactions go into a new batch

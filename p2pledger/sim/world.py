@@ -264,7 +264,6 @@ class World:
                     self._at(1, node.index, LinkUp(other.id))
             self._perform(node, effects)
         except _Crash:
-            self.observer.reached["crash during recovery"] += 1
             self._crash_for_a_while(node)
 
     def _may_link(self, a: int, b: int) -> bool:
@@ -358,6 +357,8 @@ class World:
             if node.aimed_at:
                 self.observer.reached[f"crash aimed at {self.faults.crash_at}"] += 1
             self.observer.reached[f"crash {where}"] += 1
+            if node.engine is not None and node.engine.replica.recovery.is_waiting:
+                self.observer.reached["crash during recovery"] += 1
             raise _Crash
 
     def _perform_one(self, node: SimNode, effect: EngineEffect) -> list[EngineEvent]:

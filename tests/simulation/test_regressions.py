@@ -8,6 +8,7 @@ from p2pledger.sim.observer import InvariantBroken
 
 SEEDS = [
     (4, 1019, "a batch fell out of its origin's window within its own block: every node stopped on an assertion"),
+    (4, 2027, "a body was dropped as dead because open blocks below had yet to move its origin's window up to it"),
 ]
 EARLIER = {4: [104, 160, 203, 309, 337, 400, 461, 482, 498], 7: [19, 34, 56, 98]}
 """Failed while the engine was first built. Worlds have more kinds of faults since, so these are other runs now."""
