@@ -63,11 +63,6 @@ class ClientConnection:
         self._ids = itertools.count(1)
         self._waiting: dict[int, _Call] = {}
         self._ended: str | None = None
-        self._closed = trio.Event()
-
-    async def wait_closed(self) -> None:
-        """Return when the connection has ended, for whatever reason."""
-        await self._closed.wait()
 
     @property
     def is_open(self) -> bool:
@@ -96,7 +91,6 @@ class ClientConnection:
     def _end(self, reason: str) -> None:
         if self._ended is None:
             self._ended = reason
-        self._closed.set()
         for call in self._waiting.values():
             call.done.set()
 
