@@ -1,11 +1,13 @@
-"""P14: who says two things is remembered with proof."""
+"""P14, P20: who says two things is remembered with proof, and who cannot know what it said says nothing."""
 
 from p2pledger.chain.genesis import Parameters
 from p2pledger.consensus.journal import EvidenceRecord
 from p2pledger.consensus.messages import same_statement, slot
-from p2pledger.primitives.ids import Epoch, View
+from p2pledger.engine.engine import Engine
+from p2pledger.engine.events import Now
+from p2pledger.primitives.ids import Epoch, Height, ValidatorId, View
 from p2pledger.sim.adversaries import Equivocator
-from p2pledger.sim.world import World, found
+from p2pledger.sim.world import WALL_START_MS, World, found
 
 
 def test_an_equivocator_is_in_the_journal_of_those_who_saw_it_also_after_a_restart() -> None:
@@ -30,3 +32,29 @@ def test_an_equivocator_is_in_the_journal_of_those_who_saw_it_also_after_a_resta
     world.restart(witness)
     engine = world.nodes[witness].engine
     assert engine is not None and set(engine.evidence) == {liar}
+
+
+def test_a_key_with_a_lost_journal_stays_silent_and_the_others_go_on() -> None:
+    """P20, T32: after --accept-resign-risk nothing is signed below what the key had reached; two of three would fork."""
+    world = World(8)
+    node = world.nodes[0]
+    node.engine = Engine(
+        world.consortium.founding,
+        world.application,
+        node.key,
+        ValidatorId(node.consensus.public),
+        node.ledger,
+        node.state,
+        Now(0, WALL_START_MS),
+        signed_up_to=(Height(500), View(0)),
+    )
+    said: list[ValidatorId] = []
+    hear = world.observer.said
+    world.observer.said = lambda signed: (said.append(signed.message.author), hear(signed))[1]  # type: ignore[method-assign]
+    node.engine.start()
+    for _ in range(20):
+        world.submit(1)
+        world.run_until(world.now + 200)
+    assert node.engine.replica.recovery.is_silent
+    assert ValidatorId(node.consensus.public) not in said
+    assert min(world.heights()) >= 10
