@@ -35,7 +35,7 @@ def test_an_equivocator_is_in_the_journal_of_those_who_saw_it_also_after_a_resta
 
 
 def test_a_key_with_a_lost_journal_stays_silent_and_the_others_go_on() -> None:
-    """P20, T32: after --accept-resign-risk nothing is signed below what the key had reached; two of three would fork."""
+    """P20, T32: after --accept-resign-risk nothing is signed below what the key had reached."""
     world = World(8)
     node = world.nodes[0]
     node.engine = Engine(
