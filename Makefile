@@ -4,6 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 WORKERS ?= 2
+SEEDS ?= 0:3000
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types imports unit process simulate test-system bench requirements clean
@@ -45,6 +46,10 @@ unit: $(VENV)/.dev  ## unit, interface, scenario, vector and network tests
 
 simulate: $(VENV)/.dev  ## the short simulation campaign, with its counters of reached situations
 	$(PY) -m pytest -n $(WORKERS) -q tests/simulation
+
+campaign: $(VENV)/.runtime  ## the long simulation: SEEDS=0:3000 of 4 validators, then of 7
+	$(PY) -m p2pledger.sim --seeds $(SEEDS) --nodes 4 --keep-going
+	$(PY) -m p2pledger.sim --seeds $(SEEDS) --nodes 7 --keep-going
 
 process: $(VENV)/.dev  ## real node processes over TLS: kills, restarts, cut links
 	$(PY) -m pytest -q tests/node -m process
