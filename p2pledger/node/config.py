@@ -83,7 +83,7 @@ class P2PSection(_Section, frozen=True):
     bytes_per_s_max: Annotated[int, Meta(ge=limits.FRAME_BYTES_MAX)] = 64 * MIB
     """What one peer may send; above it we read more slowly."""
     messages_per_s_max: Positive = 20_000
-    idle_s_max: Annotated[int, Meta(ge=5, le=3600)] = 60
+    idle_s_max: Annotated[int, Meta(ge=5, le=3600)] = 30
     """A link that stays silent for longer is closed and dialled again."""
 
 
