@@ -132,6 +132,7 @@ def _link_settings(config: Config) -> LinkSettings:
     return LinkSettings(
         rates=Rates(p2p.bytes_per_s_max, p2p.messages_per_s_max),
         out_bytes_max=p2p.queue_bytes_max,
+        ping_s=min(10.0, p2p.idle_s_max / 3),  # a quiet peer that is well is heard three times before it is given up
         silence_s=float(p2p.idle_s_max),
         pre_auth_max=p2p.handshakes_max,
     )
