@@ -79,7 +79,7 @@ class P2PSection(_Section, frozen=True):
     handshakes_max: Annotated[int, Meta(ge=1, le=1024)] = 64
     """Connections that have not shown their certificate yet (T3)."""
     queue_bytes_max: Annotated[int, Meta(ge=limits.FRAME_BYTES_MAX, le=1024 * MIB)] = 32 * MIB
-    """Unsent bytes for one peer before its oldest messages are dropped and counted."""
+    """Unsent bytes for one peer; beyond it the link is dropped and dialled again, and what was lost is asked for."""
     bytes_per_s_max: Annotated[int, Meta(ge=limits.FRAME_BYTES_MAX)] = 64 * MIB
     """What one peer may send; above it we read more slowly."""
     messages_per_s_max: Positive = 20_000
