@@ -1,4 +1,4 @@
-"""The short campaign inside `make test`: at least 1,000 seeds of at least 20 heights, and proof that they went places.
+"""The short campaign inside `make test`: 2,000 seeds of at least 20 heights, and proof that they went places.
 
 Chunks run in any order on any number of workers. Whoever finishes the last chunk adds up what all of them reached and
 demands the minimums: a campaign that never met a situation has not tested it.
@@ -15,8 +15,8 @@ import pytest
 
 from p2pledger.sim.campaign import AIMS, run_seed
 
-CHUNKS = [(4, first, first + 50) for first in range(0, 700, 50)] + [
-    (7, first, first + 25) for first in range(0, 300, 25)
+CHUNKS = [(4, first, first + 50) for first in range(0, 1_500, 50)] + [
+    (7, first, first + 25) for first in range(0, 500, 25)
 ]
 HEIGHTS = 20
 REACHED_MIN = {
@@ -77,8 +77,8 @@ def _demand_minimums(tallies: Path) -> None:
     assert not missed, f"the campaign hardly met these situations: {missed}"
 
 
-def test_the_campaign_has_at_least_a_thousand_seeds() -> None:
-    assert sum(beyond - first for _, first, beyond in CHUNKS) >= 1_000
+def test_the_campaign_has_two_thousand_seeds() -> None:
+    assert sum(beyond - first for _, first, beyond in CHUNKS) >= 2_000
     assert {n for n, _, _ in CHUNKS} == {4, 7}
 
 
