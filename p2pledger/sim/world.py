@@ -12,8 +12,7 @@ from typing import Any
 
 from p2pledger.chain.batch import batch_id as id_of_batch
 from p2pledger.chain.batch import check_batch, parse_batch
-from p2pledger.chain.genesis import Card, Founding, Genesis, Parameters, combine, sign_card, sign_genesis
-from p2pledger.chain.genesis import assemble as assemble_genesis
+from p2pledger.chain.genesis import Parameters
 from p2pledger.chain.transaction import parse, sign
 from p2pledger.consensus.journal import VoteRecord
 from p2pledger.consensus.messages import Prepare, Signed, statement
@@ -52,13 +51,13 @@ from p2pledger.messages import Agreement, Relay, parse_message
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput, StoreError
-from p2pledger.primitives.ids import AccountKey, Millis, NodeId, Nonce, TransactionId, ValidatorId
+from p2pledger.primitives.ids import Millis, NodeId, Nonce, TransactionId, ValidatorId
 from p2pledger.sim.adversaries import Adversary
 from p2pledger.sim.application import Put, RegisterApplication
+from p2pledger.sim.founding import WALL_START_MS, found
 from p2pledger.sim.observer import InvariantBroken, Observer
 from p2pledger.storage.memory import MemoryLedgerStore, MemoryStateStore
 
-WALL_START_MS = 1_750_000_000_000
 TURN_EVENTS_MAX = 5_000
 
 
@@ -82,49 +81,6 @@ class Faults:
     disk: float = 0.0
     """Chance that a write fails; the node must stop, and starts again from what was durable."""
     skew_ms: int = 0
-
-
-def seeded_key(*parts: object) -> SigningKey:
-    """A key that depends on nothing but its name."""
-    return SigningKey(hashlib.sha256(repr(parts).encode()).digest())
-
-
-@dataclass(frozen=True)
-class Consortium:
-    """A founded chain with all its keys."""
-
-    founding: Founding
-    accounts: list[SigningKey]
-    consensus: list[SigningKey]
-    nodes: list[SigningKey]
-
-
-def found(n: int, parameters: Parameters) -> Consortium:
-    """A consortium of n members with one validator each, the same for the same arguments."""
-    accounts = [seeded_key("account", i) for i in range(n)]
-    consensus = [seeded_key("consensus", i) for i in range(n)]
-    nodes = [seeded_key("node", i) for i in range(n)]
-    cards = []
-    for i in range(n):
-        organisation = hashlib.sha256(b"organisation %d" % i).digest()[:16]
-        card = Card(
-            organisation,
-            f"Member {i}",
-            "hospital",
-            AccountKey(accounts[i].public),
-            bytes(32),
-            ValidatorId(consensus[i].public),
-            NodeId(nodes[i].public),
-            b"",
-        )
-        cards.append(sign_card(card, accounts[i]))
-    genesis: Genesis = assemble_genesis("Simulated", Millis(WALL_START_MS - 1_000), parameters, cards)
-    signed = combine(genesis, {AccountKey(key.public): sign_genesis(genesis, key) for key in accounts})
-    order = {card.account: i for i, card in enumerate(genesis.cards)}
-    ranked = sorted(range(n), key=lambda i: order[AccountKey(accounts[i].public)])
-    return Consortium(
-        Founding(signed), [accounts[i] for i in ranked], [consensus[i] for i in ranked], [nodes[i] for i in ranked]
-    )
 
 
 @dataclass(slots=True)

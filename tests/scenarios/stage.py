@@ -37,7 +37,7 @@ from p2pledger.consensus.verification import verify_message
 from p2pledger.engine.ports import AppendBlock, PutJournal
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.ids import Epoch, Height, Millis, ValidatorId, View
-from p2pledger.sim.world import found
+from p2pledger.sim.founding import found
 from p2pledger.storage.memory import MemoryLedgerStore
 
 LETTERS = "abcdefghijklm"

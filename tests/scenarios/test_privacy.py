@@ -14,7 +14,8 @@ from p2pledger.health.application import HealthApplication
 from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.ids import Height, Millis, Nonce
-from p2pledger.sim.world import WALL_START_MS, World
+from p2pledger.sim.founding import WALL_START_MS
+from p2pledger.sim.world import World
 
 SHORTEST = 7
 PUBLIC = {"transaction", "practitioner", "organisation", "hospital"}

@@ -12,8 +12,9 @@ from p2pledger.engine.events import Now
 from p2pledger.engine.ports import PutJournal
 from p2pledger.primitives.errors import Divergence, StoreError
 from p2pledger.primitives.ids import Height, View
+from p2pledger.sim.founding import WALL_START_MS
 from p2pledger.sim.observer import InvariantBroken
-from p2pledger.sim.world import WALL_START_MS, World
+from p2pledger.sim.world import World
 from tests.scenarios.stage import Stage, parameters
 
 

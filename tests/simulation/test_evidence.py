@@ -7,7 +7,8 @@ from p2pledger.engine.engine import Engine
 from p2pledger.engine.events import Now
 from p2pledger.primitives.ids import Epoch, Height, ValidatorId, View
 from p2pledger.sim.adversaries import Equivocator
-from p2pledger.sim.world import WALL_START_MS, World, found
+from p2pledger.sim.founding import WALL_START_MS, found
+from p2pledger.sim.world import World
 
 
 def test_an_equivocator_is_in_the_journal_of_those_who_saw_it_also_after_a_restart() -> None:

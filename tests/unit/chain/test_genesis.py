@@ -23,7 +23,7 @@ from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import AccountKey, Millis, NodeId, ValidatorId
-from p2pledger.sim.world import seeded_key
+from p2pledger.sim.founding import seeded_key
 
 
 def account(i: int) -> SigningKey:

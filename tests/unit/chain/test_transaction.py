@@ -12,7 +12,8 @@ from p2pledger.primitives.codec import encode
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import AccountKey, ChainId, Millis, Nonce, Signature
 from p2pledger.sim.application import Put
-from p2pledger.sim.world import World, seeded_key
+from p2pledger.sim.founding import seeded_key
+from p2pledger.sim.world import World
 
 CHAIN = ChainId(bytes([7]) * 32)
 SENDER, GUARDIAN, SPONSOR = (seeded_key("person", i) for i in range(3))

@@ -12,7 +12,8 @@ from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode, encode
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import BatchId, Bytes32, Epoch, Height, View
-from p2pledger.sim.world import WALL_START_MS, World
+from p2pledger.sim.founding import WALL_START_MS
+from p2pledger.sim.world import World
 from p2pledger.storage.memory import MemoryLedgerStore
 from tests.interfaces.chains import CHAIN, GENESIS, append, body, header
 

@@ -13,7 +13,7 @@ from p2pledger.primitives import limits
 from p2pledger.primitives.errors import Code, Rejected
 from p2pledger.primitives.ids import ChainId, Millis, Nonce
 from p2pledger.sim.application import Put
-from p2pledger.sim.world import seeded_key
+from p2pledger.sim.founding import seeded_key
 from tests.unit.engine.test_proposals import pooled
 
 KEYS = [seeded_key("sender", i) for i in range(2)]

@@ -13,7 +13,7 @@ from p2pledger.execution.windows import WINDOW, Window
 from p2pledger.gossip import BatchPool, PooledBatch
 from p2pledger.primitives.ids import Millis, NodeId, Nonce
 from p2pledger.sim.application import Put, RegisterApplication
-from p2pledger.sim.world import WALL_START_MS, found
+from p2pledger.sim.founding import WALL_START_MS, found
 from p2pledger.storage.memory import MemoryLedgerStore, MemoryStateStore
 
 CONSORTIUM = found(4, Parameters())

@@ -13,7 +13,7 @@ from p2pledger.messages import BatchRequest, Inquiry, Links, Relay, parse_messag
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import ChainId, NodeId
-from p2pledger.sim.world import seeded_key
+from p2pledger.sim.founding import seeded_key
 
 CHAIN = ChainId(bytes(32))
 Edges = set[tuple[int, int]]
