@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Founding
 from p2pledger.consensus.journal import CommittedRecord
+from p2pledger.consensus.replica import Replica
 from p2pledger.engine.agenda import Agenda
 from p2pledger.engine.dissemination import FETCH_RETRY_MS, Bodies, transmit
 from p2pledger.engine.events import EngineEffect, Note
@@ -45,16 +46,47 @@ def range_reply(ledger: LedgerStore, start: Height) -> RangeReply | None:
 
 
 class Catchup:
-    """What this node has asked for and not got yet."""
+    """Answers from what is here; and what this node has asked for and not got yet."""
 
-    def __init__(self, founding: Founding, router: Router, executor: Executor, agenda: Agenda) -> None:
+    def __init__(
+        self,
+        founding: Founding,
+        replica: Replica,
+        router: Router,
+        executor: Executor,
+        ledger: LedgerStore,
+        agenda: Agenda,
+    ) -> None:
         self.syncer = Syncer()
+        self._genesis = founding.header
         self._chain: ChainId = founding.chain
         self._validators = founding.validators
+        self._replica = replica
         self._router = router
         self._executor = executor
+        self._ledger = ledger
         self._agenda = agenda
         self._headers: dict[BlockHash, Height] = {}
+
+    # What others ask for
+
+    def known_header(self, height: Height, block_hash: BlockHash) -> Header | None:
+        """The header of an open or committed block, or None if it is not known here."""
+        header = self._replica.window.headers.get(block_hash)
+        if header is not None:
+            return header
+        if height == 0:
+            return self._genesis
+        if block_hash == self._executor.last.hash:
+            return self._executor.last
+        record = self._ledger.block(height) if height <= self._ledger.tip() else None
+        return record.header if record is not None and record.header.hash == block_hash else None
+
+    def range_from(self, start: Height) -> RangeReply | None:
+        """Blocks from `start` on for who is behind."""
+        return range_reply(self._ledger, start)
+
+    # What this node asks for
 
     def fetch_header(self, height: Height, block_hash: BlockHash) -> Iterator[EngineEffect]:
         """A certificate names this block and nobody here knows it."""

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import assert_never
 
-from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Founding
 from p2pledger.consensus import effects as do
 from p2pledger.consensus import events as replica_event
@@ -18,12 +17,10 @@ from p2pledger.consensus.certificates import check_certificate
 from p2pledger.consensus.journal import BlockRecord, CommittedRecord, EvidenceRecord, HaltRecord
 from p2pledger.consensus.messages import Certificate, Signed
 from p2pledger.consensus.recovery import restore
-from p2pledger.consensus.repetition import newest_by
 from p2pledger.consensus.replica import Replica
-from p2pledger.consensus.verification import verify_message
 from p2pledger.engine.admission import Admission
 from p2pledger.engine.agenda import Agenda
-from p2pledger.engine.catchup import Catchup, range_reply
+from p2pledger.engine.catchup import Catchup
 from p2pledger.engine.dissemination import FETCH_RETRY_MS, Bodies, Dissemination, transmit
 from p2pledger.engine.events import (
     Answer,
@@ -50,8 +47,11 @@ from p2pledger.engine.events import (
     Write,
 )
 from p2pledger.engine.executor import Executor
+from p2pledger.engine.inquiries import Inquiries
 from p2pledger.engine.ports import AppendBlock, LedgerStore, PutBody, PutJournal, StateStore
+from p2pledger.engine.primary_watch import PrimaryWatch
 from p2pledger.engine.proposing import Proposing
+from p2pledger.engine.questions import Questions
 from p2pledger.execution.contract import Application
 from p2pledger.gossip import Router
 from p2pledger.mempool import Mempool
@@ -75,12 +75,10 @@ from p2pledger.messages import (
 )
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, Divergence, InvalidInput, Rejected
-from p2pledger.primitives.ids import BlockHash, Height, NodeId, ValidatorId, View
+from p2pledger.primitives.ids import Height, NodeId, ValidatorId, View
 
 FLOOR_LAG_HEIGHTS = 64
 """The sign floor is raised every so many heights, so votes may lie as far above it."""
-ASK_MS = 20
-"""Between two costly answers to one node: an honest one asks every few hundred milliseconds, or range by range."""
 ANNOUNCE_MS = 1_000
 
 
@@ -119,17 +117,17 @@ class Engine:
         mempool = self.admission.mempool
         self._batches = Dissemination(founding, node_key, self.router, ledger, self.executor, mempool, self._agenda)
         self.pool = self._batches.pool
-        self._catchup = Catchup(founding, self.router, self.executor, self._agenda)
+        self._watch = PrimaryWatch(founding, self.replica, self._batches, self._agenda)
+        self._questions = Questions(self._agenda)
+        self._catchup = Catchup(founding, self.replica, self.router, self.executor, ledger, self._agenda)
         self.syncer = self._catchup.syncer
         self._proposing = Proposing(
-            founding, self.replica, self.executor, self._batches, self._agenda, self._tell, self._known_header
+            founding, self.replica, self.executor, self._batches, self._agenda, self._tell, self._catchup.known_header
         )
         self._ledger = ledger
         self._generations: dict[str, int] = {}
-        self._inquiry = now.wall_ms
+        self._inquiries = Inquiries(founding, self.replica, now.wall_ms)
         self._has_work = self._stopped = self._is_performing = False
-        self._view_since_ms = now.monotonic_ms
-        self._asked_ms: dict[tuple[NodeId, type], int] = {}
         self._news: deque[replica_event.Event] = deque()
 
     # Start
@@ -251,7 +249,7 @@ class Engine:
                 status = Status(effect.epoch, effect.view, effect.is_active, effect.committed)
                 yield from transmit(self.router.broadcast(status))
             case do.SendInquiry():
-                yield from transmit(self.router.broadcast(Inquiry(self._inquiry)))
+                yield from transmit(self.router.broadcast(self._inquiries.own))
             case do.SetTimer():
                 self._agenda.after(effect.timer, effect.delay_ms)
                 self._generations[effect.timer] = effect.generation
@@ -272,12 +270,12 @@ class Engine:
                     yield Note("sync_started", (("height", effect.certificate.height),))
                 self.syncer.aim(effect.certificate)
             case do.ViewEntered():
-                self._view_since_ms = self._agenda.monotonic_ms
+                self._watch.view_changed()
                 self._proposing.view_changed()
                 yield Note("view_entered", (("view", effect.view),))
             case do.ViewLeft():
                 self.view_changes += 1
-                self._view_since_ms = self._agenda.monotonic_ms
+                self._watch.view_changed()
                 self._proposing.view_changed()
                 yield Note("view_left", (("view", effect.view), ("target", effect.target)))
                 yield from self._batches.announce(sorted(self.router.links))  # P9
@@ -314,7 +312,7 @@ class Engine:
     def _on_link_up(self, node: NodeId) -> Iterator[EngineEffect]:
         yield from transmit(self.router.link_up(node))
         if self.replica.recovery.is_waiting:
-            yield from transmit(self.router.send(node, Inquiry(self._inquiry)))
+            yield from transmit(self.router.send(node, self._inquiries.own))
         replica = self.replica
         status = Status(replica.epoch, replica.view, replica.is_active, replica.committed)
         yield from transmit(self.router.send(node, status))
@@ -336,12 +334,16 @@ class Engine:
             case Certified():
                 yield from self._on_certificate(message.certificate)
             case Status():
-                if self._may_ask(origin, message):
+                if self._questions.may_ask(origin, message):
                     yield from self._on_status(origin, message)
             case Inquiry():
-                yield from self._on_inquiry(origin, message)
+                answer = self._inquiries.answer(origin, message)
+                if answer is not None:
+                    yield from transmit(self.router.send(origin, answer))
             case InquiryAnswer():
-                yield from self._on_inquiry_answer(origin, message)
+                heard = self._inquiries.heard(origin, message)
+                if heard is not None:
+                    yield from self._tell(heard)
             case BatchPush():
                 yield from self._batches.on_push(origin, message.data)
             case BatchAnnounce():
@@ -349,14 +351,14 @@ class Engine:
             case BatchRequest():
                 yield from self._batches.on_request(origin, message)
             case HeaderRequest():
-                header = self._known_header(message.height, message.block_hash)
+                header = self._catchup.known_header(message.height, message.block_hash)
                 if header is not None:
                     yield from transmit(self.router.send(origin, HeaderReply(header)))
             case HeaderReply():
                 if self._catchup.is_awaited(message.header):
                     yield from self._tell(replica_event.HeaderLearned(message.header))
             case RangeRequest():
-                reply = range_reply(self._ledger, message.start) if self._may_ask(origin, message) else None
+                reply = self._catchup.range_from(message.start) if self._questions.may_ask(origin, message) else None
                 if reply is not None:
                     yield from transmit(self.router.send(origin, reply))
             case RangeReply():
@@ -381,15 +383,6 @@ class Engine:
         except InvalidInput as error:
             yield Note("message_rejected", (("node", origin.hex()), ("reason", str(error))))
 
-    def _may_ask(self, node: NodeId, message: Status | RangeRequest) -> bool:
-        """Whether a node may draw another costly answer of this kind already; a flood of questions goes unanswered."""
-        key = (node, type(message))
-        now = self._agenda.monotonic_ms
-        if now - self._asked_ms.get(key, -ASK_MS) < ASK_MS:
-            return False
-        self._asked_ms[key] = now
-        return True
-
     def _on_bad(self, event: MessageBad) -> Iterator[EngineEffect]:
         self._batches.on_bad(event.batch)
         yield Note("message_rejected", (("node", event.node.hex()), ("reason", event.reason)))
@@ -411,22 +404,6 @@ class Engine:
             yield from self._tell(told)
         elif status.committed < self.replica.committed and self.replica.committed_certificate is not None:
             yield from transmit(self.router.send(node, Certified(self.replica.committed_certificate)))
-
-    def _on_inquiry(self, node: NodeId, inquiry: Inquiry) -> Iterator[EngineEffect]:
-        author = self.founding.validators.of_node(node)
-        if author is not None:
-            own = tuple(newest_by(self.replica, author))[:8]
-            yield from transmit(self.router.send(node, InquiryAnswer(inquiry.serial, own)))
-
-    def _on_inquiry_answer(self, node: NodeId, answer: InquiryAnswer) -> Iterator[EngineEffect]:
-        author = self.founding.validators.of_node(node)
-        if author is None or answer.serial != self._inquiry or not self.replica.recovery.is_waiting:
-            return
-        replica = self.replica
-        verified = tuple(
-            verify_message(signed, self.chain, replica.epoch, self.founding.validators) for signed in answer.own
-        )
-        yield from self._tell(replica_event.InquiryAnswered(author, verified))
 
     # Batches
 
@@ -468,18 +445,7 @@ class Engine:
         self._batches.ordered(header, bodies)
         yield BlockExecuted(header.height, effects.receipts, effects.receipt_keys, effects.root, effects.alarms)
 
-    # Headers and ranges
-
-    def _known_header(self, height: Height, block_hash: BlockHash) -> Header | None:
-        header = self.replica.window.headers.get(block_hash)
-        if header is not None:
-            return header
-        if height == 0:
-            return self.founding.header
-        if block_hash == self.executor.last.hash:
-            return self.executor.last
-        record = self._ledger.block(height) if height <= self._ledger.tip() else None
-        return record.header if record is not None and record.header.hash == block_hash else None
+    # Ranges
 
     def _on_range(self, node: NodeId, reply: RangeReply) -> Iterator[EngineEffect]:
         """P21: apply what continues our tip and is certified."""
@@ -517,14 +483,7 @@ class Engine:
             elif name == "announce":
                 self._agenda.after("announce", ANNOUNCE_MS)
                 yield from self._batches.announce(sorted(self.router.links))
-                yield from self._watch_primary()
-
-    def _watch_primary(self) -> Iterator[EngineEffect]:
-        """P24: a batch left unordered for four timeouts although the primary could order it."""
-        oldest = self._batches.oldest_neglected_ms()
-        patience = 4 * self.founding.parameters.timeout_ms
-        if oldest is None or not self.replica.is_active:
-            return
-        if self._agenda.monotonic_ms - max(oldest, self._view_since_ms) > patience:
-            yield Note("primary_unfair", (("view", self.replica.view),))
-            yield from self._tell(replica_event.PrimaryUnfair(self.replica.view))
+                complaint = self._watch.complaint()
+                if complaint is not None:
+                    yield Note("primary_unfair", (("view", complaint.view),))
+                    yield from self._tell(complaint)
