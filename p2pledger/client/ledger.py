@@ -44,6 +44,7 @@ from p2pledger.network.api import (
     StatusReply,
     Submit,
 )
+from p2pledger.network.transport import TLS_OVER_TCP, Transport
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.crypto import SigningKey
@@ -94,6 +95,7 @@ async def open_ledger(
     account: SigningKey,
     patience: Patience | None = None,
     now_s: Callable[[], float] = time,
+    transport: Transport = TLS_OVER_TCP,
 ) -> "AsyncIterator[LedgerClient]":
     """A client of these nodes in the name of `account`. Connections are made when they are needed.
 
@@ -101,7 +103,7 @@ async def open_ledger(
     """
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
-        links = Links(nursery, founding.chain, nodes, account)
+        links = Links(nursery, founding.chain, nodes, account, transport)
         try:
             yield LedgerClient(founding, links, account, patience or Patience(), now_s)
         except Exception as error:  # a nursery would wrap it into a group

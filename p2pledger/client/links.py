@@ -10,6 +10,7 @@ import trio
 
 from p2pledger.network.api import Reply, Request
 from p2pledger.network.connection import ClientConnection, connect
+from p2pledger.network.transport import TLS_OVER_TCP, Transport
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import ChainId, NodeId
@@ -42,7 +43,14 @@ class _Lane:
 class Links:
     """Sessions with the nodes of one ledger in the name of one account."""
 
-    def __init__(self, nursery: trio.Nursery, chain: ChainId, nodes: Sequence[Node], account: SigningKey) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        chain: ChainId,
+        nodes: Sequence[Node],
+        account: SigningKey,
+        transport: Transport = TLS_OVER_TCP,
+    ) -> None:
         """Raises InvalidInput without nodes, or with one twice."""
         if not nodes or len({node.key for node in nodes}) != len(nodes):
             raise InvalidInput(f"{len(nodes)} nodes to connect to; at least one, and each once, is needed")
@@ -50,6 +58,7 @@ class Links:
         self._chain = chain
         self._nodes = tuple(nodes)
         self._account = account
+        self._transport = transport
         self._first = 0
         self._lanes: dict[NodeId, list[_Lane]] = {node.key: [] for node in nodes}
         self._opening = {node.key: trio.Lock() for node in nodes}
@@ -101,6 +110,7 @@ class Links:
 
     async def _hold(self, node: Node, task_status: trio.TaskStatus[_Lane]) -> None:
         with trio.CancelScope() as scope:
-            async with connect(node.host, node.port, node.key, self._account, self._chain) as connection:
+            account, transport = self._account, self._transport
+            async with connect(node.host, node.port, node.key, account, self._chain, transport) as connection:
                 task_status.started(_Lane(connection, scope))
                 await trio.sleep_forever()

@@ -4,7 +4,6 @@ This part knows who asks and how much at once; what the answer is, is the handle
 wrong ends that session only.
 """
 
-import secrets
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +17,10 @@ from p2pledger.network.authentication import check_hello
 from p2pledger.network.budget import Budget, Rates
 from p2pledger.network.connection import ClientConnection, connect
 from p2pledger.network.frame import FrameDecoder, Tag, encode_frame
-from p2pledger.network.lobby import Lobby, MeteredStream, accept_forever, address_of, receive_first
+from p2pledger.network.lobby import Lobby, MeteredStream, accept_forever, receive_first
 from p2pledger.network.outbox import Outbox
-from p2pledger.network.tls import ALPN_CLIENT, TlsStream, client_port_context, tls_reason
+from p2pledger.network.tls import tls_reason
+from p2pledger.network.transport import TLS_OVER_TCP, Secured, Transport
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode, encode
 from p2pledger.primitives.crypto import SigningKey
@@ -125,6 +125,7 @@ class ClientServer:
         role_of: Callable[[AccountKey], str],
         *,
         settings: ClientSettings | None = None,
+        transport: Transport = TLS_OVER_TCP,
     ) -> None:
         self.node = NodeId(key.public)
         self.settings = settings or ClientSettings()
@@ -136,31 +137,33 @@ class ClientServer:
         self._chain = chain
         self._handler = handler
         self._role_of = role_of
-        self._context = client_port_context(key, certificate)
+        self._transport = transport
+        self._secured = transport.client_port(key, certificate)
         self._lobby = Lobby(self.settings.pre_auth_max)
 
     async def serve(
         self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Serve until cancelled; reports the bound port. Raises OSError if it cannot listen."""
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners, bound = await self._transport.listen(host, port)
         async with trio.open_nursery() as nursery:
             for listener in listeners:
                 nursery.start_soon(accept_forever, listener, self._accept, nursery, self._on_full)
-            task_status.started(int(listeners[0].socket.getsockname()[1]))
+            task_status.started(bound)
 
     def _on_full(self) -> None:
         self.counters.accept_pauses += 1
 
     # From a connection to a session
 
-    async def _accept(self, transport: trio.SocketStream) -> None:
-        address = address_of(transport)
-        metered = MeteredStream(transport)
-        stream: TlsStream = trio.SSLStream(metered, self._context, server_side=True, https_compatible=True)
+    async def _accept(self, connection: trio.abc.Stream) -> None:
+        address = self._transport.origin(connection)
+        metered = MeteredStream(connection)
+        secured = self._secured(metered)
+        stream = secured.stream
         try:
             async with self._lobby.visit(address):
-                session = await self._authenticate(stream, address)
+                session = await self._authenticate(secured, address)
             metered.trust()
             with self._seat(session):
                 await stream.send_all(encode_frame(encode(Welcome(session.role)), Tag.HELLO))
@@ -173,13 +176,11 @@ class ClientServer:
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _authenticate(self, stream: TlsStream, address: str) -> Session:
-        await stream.do_handshake()
-        if stream.selected_alpn_protocol() != ALPN_CLIENT:
-            raise InvalidInput(f"client speaks {stream.selected_alpn_protocol()!r}, not {ALPN_CLIENT!r}")
-        challenge = Challenge(self._chain, secrets.token_bytes(32))
-        await stream.send_all(encode_frame(encode(challenge), Tag.HELLO))
-        account = check_hello(await receive_first(stream, Tag.HELLO), challenge, self.node)
+    async def _authenticate(self, secured: Secured[None], address: str) -> Session:
+        await secured.handshake()
+        challenge = Challenge(self._chain, self._transport.random_bytes(32))
+        await secured.stream.send_all(encode_frame(encode(challenge), Tag.HELLO))
+        account = check_hello(await receive_first(secured.stream, Tag.HELLO), challenge, self.node)
         return Session(account, self._role_of(account), address)
 
     @contextmanager
@@ -209,7 +210,7 @@ class ClientServer:
         self.counters.refused += 1
         self.refusals.append((address, reason))
 
-    async def _say_why(self, stream: TlsStream, error: Rejected) -> None:
+    async def _say_why(self, stream: trio.abc.Stream, error: Rejected) -> None:
         failure = Failure(0, error.code, error.detail[:_DETAIL_CHARS_MAX])
         with trio.move_on_after(_FAREWELL_S):
             try:
@@ -219,7 +220,7 @@ class ClientServer:
 
     # A session
 
-    async def _run(self, stream: TlsStream, session: Session) -> None:
+    async def _run(self, stream: trio.abc.Stream, session: Session) -> None:
         settings = self.settings
         rates = settings.stranger_rates if session.role == STRANGER else settings.member_rates
         connection = _Connection(

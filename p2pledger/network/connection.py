@@ -1,7 +1,6 @@
 """A client's connection to one node: pinned, authenticated, with any number of calls under way."""
 
 import itertools
-import secrets
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -13,7 +12,8 @@ from p2pledger.network.authentication import make_hello
 from p2pledger.network.frame import FrameDecoder, Tag, encode_frame
 from p2pledger.network.lobby import MeteredStream, receive_first
 from p2pledger.network.outbox import Outbox
-from p2pledger.network.tls import ALPN_CLIENT, TlsStream, handshake, pinning_client_context, tls_reason
+from p2pledger.network.tls import tls_reason
+from p2pledger.network.transport import TLS_OVER_TCP, Transport
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode, encode
 from p2pledger.primitives.crypto import SigningKey
@@ -29,14 +29,19 @@ _STREAM_ENDS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 @asynccontextmanager
 async def connect(
-    host: str, port: int, server: NodeId, account: SigningKey, chain: ChainId
+    host: str,
+    port: int,
+    server: NodeId,
+    account: SigningKey,
+    chain: ChainId,
+    transport: Transport = TLS_OVER_TCP,
 ) -> "AsyncIterator[ClientConnection]":
     """A connection to the node with the key `server`, in the name of `account`.
 
     Raises Unavailable when the node cannot be reached or is full, PeerFault when another key or chain answers, Rejected
     when the node does not accept the account's signature. What the body raises comes out as it is.
     """
-    async with _authenticated(host, port, server, account, chain) as (stream, role):
+    async with _authenticated(host, port, server, account, chain, transport) as (stream, role):
         connection = ClientConnection(server, role)
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
@@ -94,13 +99,13 @@ class ClientConnection:
         for call in self._waiting.values():
             call.done.set()
 
-    async def _write(self, stream: TlsStream) -> None:
+    async def _write(self, stream: trio.abc.Stream) -> None:
         try:
             await self._outbox.run(stream, _PING_S)
         except _STREAM_ENDS as error:
             self._end(tls_reason(error))
 
-    async def _read(self, stream: TlsStream) -> None:
+    async def _read(self, stream: trio.abc.Stream) -> None:
         decoder = FrameDecoder(limits.CLIENT_REPLY_BYTES_MAX)
         try:
             while data := await stream.receive_some(_RECEIVE_BYTES):
@@ -131,20 +136,21 @@ class _Call:
 
 @asynccontextmanager
 async def _authenticated(
-    host: str, port: int, server: NodeId, account: SigningKey, chain: ChainId
-) -> AsyncIterator[tuple[TlsStream, str]]:
+    host: str, port: int, server: NodeId, account: SigningKey, chain: ChainId, transport: Transport
+) -> AsyncIterator[tuple[trio.abc.Stream, str]]:
     where = f"node at {host}:{port}"
     with _as_unavailable(where), trio.fail_after(CONNECT_S_MAX):
-        metered = MeteredStream(await trio.open_tcp_stream(host, port))
-        stream: TlsStream = trio.SSLStream(metered, pinning_client_context(), https_compatible=True)
+        metered = MeteredStream(await transport.connect(host, port))
+    secured = transport.to_client_port(metered, server)
     try:
         with _as_unavailable(where), trio.fail_after(CONNECT_S_MAX):
-            await handshake(stream, lambda proven: proven == server, ALPN_CLIENT)
-            role = await _authenticate(stream, server, account, chain)
+            await secured.handshake()
+            nonce = transport.random_bytes(32)
+            role = await _authenticate(secured.stream, server, account, chain, nonce)
         metered.trust()
-        yield stream, role
+        yield secured.stream, role
     finally:
-        await trio.aclose_forcefully(stream)
+        await trio.aclose_forcefully(secured.stream)
 
 
 @contextmanager
@@ -157,11 +163,13 @@ def _as_unavailable(where: str) -> Iterator[None]:
         raise Unavailable(f"{where}: {tls_reason(error)}") from error
 
 
-async def _authenticate(stream: TlsStream, server: NodeId, account: SigningKey, chain: ChainId) -> str:
+async def _authenticate(
+    stream: trio.abc.Stream, server: NodeId, account: SigningKey, chain: ChainId, nonce: bytes
+) -> str:
     challenge = decode(Challenge, await receive_first(stream, Tag.HELLO), limits.HANDSHAKE_BYTES_MAX)
     if challenge.chain != chain:
         raise PeerFault(server, f"is of chain {challenge.chain.hex()}, expected {chain.hex()}")
-    hello = make_hello(challenge, server, account, secrets.token_bytes(32))
+    hello = make_hello(challenge, server, account, nonce)
     await stream.send_all(encode_frame(encode(hello), Tag.HELLO))
     answer: Welcome | Failure = decode(
         Welcome | Failure,  # type: ignore[arg-type]

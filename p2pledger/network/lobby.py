@@ -115,8 +115,8 @@ class Lobby:
 
 
 async def accept_forever(
-    listener: trio.abc.Listener[trio.SocketStream],
-    handle: Callable[[trio.SocketStream], Awaitable[None]],
+    listener: trio.abc.Listener[trio.abc.Stream],
+    handle: Callable[[trio.abc.Stream], Awaitable[None]],
     nursery: trio.Nursery,
     on_full: Callable[[], None],
 ) -> None:
@@ -132,11 +132,3 @@ async def accept_forever(
                 await trio.sleep(_CAPACITY_PAUSE_S)
             else:
                 nursery.start_soon(handle, stream)
-
-
-def address_of(stream: trio.SocketStream) -> str:
-    """The host at the other end, as far as it is still there."""
-    try:
-        return str(stream.socket.getpeername()[0])
-    except OSError:
-        return "gone"

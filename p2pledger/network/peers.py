@@ -4,7 +4,6 @@ One side of a pair dials, so that there is one link; where both dial, the one di
 arrives goes in batches into one bounded channel whose reader is the node's driver; what leaves is queued at once.
 """
 
-import random
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ from p2pledger.network.link import (
     PeerHello,
     exchange_hellos,
 )
-from p2pledger.network.lobby import Lobby, MeteredStream, accept_forever, address_of
-from p2pledger.network.tls import ALPN_PEER, TlsStream, handshake, peer_contexts, tls_reason
+from p2pledger.network.lobby import Lobby, MeteredStream, accept_forever
+from p2pledger.network.tls import tls_reason
+from p2pledger.network.transport import TLS_OVER_TCP, Transport, jitter
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput, PeerFault, Unavailable
@@ -85,6 +85,7 @@ class PeerLinks:
         *,
         dial: Mapping[NodeId, Address] | None = None,
         settings: LinkSettings | None = None,
+        transport: Transport = TLS_OVER_TCP,
     ) -> None:
         self.node = NodeId(key.public)
         self.port = 0
@@ -95,8 +96,7 @@ class PeerLinks:
         """The last connections that were turned away, for people who look for the reason."""
         self.failures: dict[NodeId, str] = {}
         """Why a dialed node is not linked, while it is not."""
-        self._key = key
-        self._certificate = certificate
+        self._transport = transport
         self._hello = PeerHello(WIRE_VERSION, chain, self.node)
         self._send_events, self.events = trio.open_memory_channel[LinkEvent](self.settings.inbox_batches)
         self._lobby = Lobby(self.settings.pre_auth_max)
@@ -105,6 +105,7 @@ class PeerLinks:
         self._dialers: set[tuple[NodeId, Address]] = set()
         self._nursery: trio.Nursery | None = None
         check_certificate(certificate, self.node)
+        self._security = transport.peer_security(key, certificate)
         self._peers: dict[NodeId, Peer] = {}
         self.set_peers(peers, dial)
 
@@ -114,8 +115,7 @@ class PeerLinks:
         for node, peer in others.items():
             check_certificate(peer.certificate, node)
         self._peers = others
-        certificates = [peer.certificate for peer in others.values()]
-        self._accepting, self._dialing = peer_contexts(self._key, self._certificate, certificates)
+        self._security.trust([peer.certificate for peer in others.values()])
         self._dial = {
             node: address
             for node, address in (whom_to_dial(self.node, others) if dial is None else dial).items()
@@ -131,14 +131,14 @@ class PeerLinks:
         self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Listen and keep dialing until cancelled; reports the bound port. Raises OSError if it cannot listen."""
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners, bound = await self._transport.listen(host, port)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for listener in listeners:
                     nursery.start_soon(accept_forever, listener, self._accept, nursery, self._on_full)
                 self._start_dialers()
-                self.port = int(listeners[0].socket.getsockname()[1])
+                self.port = bound
                 task_status.started(self.port)
         finally:
             self._nursery = None
@@ -182,22 +182,22 @@ class PeerLinks:
     def _on_full(self) -> None:
         self.counters.accept_pauses += 1
 
-    async def _accept(self, transport: trio.SocketStream) -> None:
-        address = address_of(transport)
-        metered = MeteredStream(transport)
-        stream: TlsStream = trio.SSLStream(metered, self._accepting, server_side=True, https_compatible=True)
+    async def _accept(self, connection: trio.abc.Stream) -> None:
+        address = self._transport.origin(connection)
+        metered = MeteredStream(connection)
+        secured = self._security.accept(metered, self._peers.__contains__)
         try:
             async with self._lobby.visit(address):
-                node = await handshake(stream, self._peers.__contains__, ALPN_PEER)
+                node = await secured.handshake()
                 self._check_quarantine(node)
-                await exchange_hellos(stream, self._hello, node)
+                await exchange_hellos(secured.stream, self._hello, node)
             metered.trust()
         except _ENDS_A_CONNECTION as error:
             self._refuse(address, tls_reason(error))
         else:
-            await self._run_link(stream, node, dialer=node)
+            await self._run_link(secured.stream, node, dialer=node)
         finally:
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(secured.stream)
 
     def _refuse(self, address: str, reason: str) -> None:
         self.counters.refused += 1
@@ -231,7 +231,7 @@ class PeerLinks:
             if node not in self.failures and trio.current_time() - since >= settings.backoff_s_max:
                 pause_s = settings.backoff_s_min
             # Jitter, so that a consortium does not come back all at once after a power cut
-            await trio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+            await trio.sleep(pause_s * jitter(self._transport))
             pause_s = min(pause_s * 2, settings.backoff_s_max)
         self._dialers.discard((node, address))
 
@@ -239,13 +239,13 @@ class PeerLinks:
         try:
             with trio.fail_after(limits.HANDSHAKE_S_MAX):
                 self._check_quarantine(node)
-                metered = MeteredStream(await trio.open_tcp_stream(*address))
-                stream: TlsStream = trio.SSLStream(metered, self._dialing, https_compatible=True)
+                metered = MeteredStream(await self._transport.connect(*address))
+                secured = self._security.dial(metered, lambda proven: proven == node)
                 try:
-                    await handshake(stream, lambda proven: proven == node, ALPN_PEER)
-                    await exchange_hellos(stream, self._hello, node)
+                    await secured.handshake()
+                    await exchange_hellos(secured.stream, self._hello, node)
                 except BaseException:
-                    await trio.aclose_forcefully(stream)
+                    await trio.aclose_forcefully(secured.stream)
                     raise
         except (*_ENDS_A_CONNECTION, trio.TooSlowError) as error:
             too_slow = isinstance(error, trio.TooSlowError)
@@ -253,9 +253,9 @@ class PeerLinks:
             return
         metered.trust()
         try:
-            await self._run_link(stream, node, dialer=self.node)
+            await self._run_link(secured.stream, node, dialer=self.node)
         finally:
-            await trio.aclose_forcefully(stream)
+            await trio.aclose_forcefully(secured.stream)
 
     async def _fail(self, node: NodeId, reason: str) -> None:
         self.counters.handshakes_failed += 1

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 import trio
@@ -41,6 +42,7 @@ from p2pledger.engine.ports import AppendBlock, LedgerStore, LedgerWrite, StateS
 from p2pledger.network import link as link_event
 from p2pledger.network.peers import PeerLinks
 from p2pledger.node.metrics import Metrics
+from p2pledger.node.surroundings import Surroundings
 from p2pledger.node.verifier import Submission, Verifier
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Divergence, P2PLedgerError
@@ -53,11 +55,6 @@ INBOX_HIGH = 4_096
 FLOOR_EVERY_HEIGHTS = 64
 
 log = structlog.get_logger()
-
-
-def now() -> Now:
-    """The moment, on both clocks."""
-    return Now(time.monotonic_ns() // 1_000_000, time.time_ns() // 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +82,7 @@ class Driver:
     metrics: Metrics
     verify_threads: int
     on_executed: Callable[[BlockExecuted], None]
+    surroundings: Surroundings = field(default_factory=Surroundings)
     verifier: Verifier = field(init=False)
     _inbox: deque[EngineEvent] = field(default_factory=deque)
     _wake: trio.Event = field(default_factory=trio.Event)
@@ -99,6 +97,11 @@ class Driver:
 
     def __post_init__(self) -> None:
         self.verifier = Verifier(self.engine.founding, self.post, self.verify_threads)
+
+    @property
+    def now(self) -> Now:
+        """The moment, on both clocks of the machine."""
+        return self.surroundings.now()
 
     # Called by others on this thread
 
@@ -137,14 +140,14 @@ class Driver:
                 if wake is None:
                     await self._wake.wait()
                 else:
-                    with trio.move_on_after(max(0.0, (wake - now().monotonic_ms) / 1000)):
+                    with trio.move_on_after(max(0.0, (wake - self.now.monotonic_ms) / 1000)):
                         await self._wake.wait()
             effects: list[EngineEffect] = []
             for _ in range(min(EVENTS_PER_TURN, len(self._inbox))):
-                effects += self.engine.handle(self._inbox.popleft(), now())
+                effects += self.engine.handle(self._inbox.popleft(), self.now)
             wake = self.engine.next_wake()
-            if wake is not None and wake <= now().monotonic_ms:
-                effects += self.engine.handle(Woke(), now())
+            if wake is not None and wake <= self.now.monotonic_ms:
+                effects += self.engine.handle(Woke(), self.now)
             if len(self._inbox) < INBOX_HIGH:
                 self._room.set()
             await self._perform(effects)
@@ -163,17 +166,15 @@ class Driver:
 
     async def _write(self, writes: list[LedgerWrite]) -> None:
         started = time.perf_counter()
-        # Not abandoned on cancellation: a commit under way is finished before the process ends (SIGTERM).
-        await trio.to_thread.run_sync(self.ledger.apply, writes)
+        await self.surroundings.disk(partial(self.ledger.apply, writes))
         self.metrics.store_commits.inc()
         self.metrics.store_commit_seconds.observe(time.perf_counter() - started)
         if any(isinstance(write, AppendBlock) for write in writes):
             tip = self.ledger.tip()
             if tip >= self._floor_at + FLOOR_EVERY_HEIGHTS:
                 self._floor_at = int(tip)
-                await trio.to_thread.run_sync(
-                    self.floor.raise_to, tip, self.engine.replica.view, self.engine.replica.epoch
-                )
+                replica = self.engine.replica
+                await self.surroundings.disk(partial(self.floor.raise_to, tip, replica.view, replica.epoch))
 
     def _perform_one(self, effect: EngineEffect) -> Iterable[EngineEffect]:
         match effect:
@@ -181,7 +182,7 @@ class Driver:
                 pass
             case SignMessage():
                 signed = Signed(effect.message, self.signer.sign(effect.message))
-                return self.engine.handle(OwnSigned(signed), now())
+                return self.engine.handle(OwnSigned(signed), self.now)
             case VerifyMessage():
                 self.verifier.ask_message(effect)
             case VerifyBatch():
@@ -214,7 +215,7 @@ class Driver:
         while True:
             while self._flushes:
                 flush = self._flushes.popleft()
-                await trio.to_thread.run_sync(self.state.flush, flush.flush)
+                await self.surroundings.disk(partial(self.state.flush, flush.flush))
                 log.debug("state_flushed", height=flush.flush.height, keys=len(flush.flush.writes))
                 self.post(Flushed(flush.flush.height))
             self._flush_wake = trio.Event()

@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from p2pledger import __version__
 from p2pledger.consensus.journal import ViewRecord
 from p2pledger.engine.engine import Engine
 from p2pledger.engine.executor import genesis_flush
+from p2pledger.engine.ports import LedgerStore
 from p2pledger.health.application import HealthApplication
 from p2pledger.mempool import Mempool
 from p2pledger.network.budget import Rates
@@ -25,12 +27,13 @@ from p2pledger.network.clients import ClientServer, ClientSettings
 from p2pledger.network.link import LinkSettings
 from p2pledger.network.peers import Peer, PeerLinks
 from p2pledger.node.config import Address, Config
-from p2pledger.node.driver import ConsensusSigner, Driver, now
+from p2pledger.node.driver import ConsensusSigner, Driver
 from p2pledger.node.home import Home
 from p2pledger.node.metrics import Metrics, make_metrics
 from p2pledger.node.ops import Board, OpsServer
 from p2pledger.node.readings import Readings
 from p2pledger.node.server import Server
+from p2pledger.node.surroundings import Surroundings
 from p2pledger.primitives.errors import ConfigError
 from p2pledger.storage.home import exclusive_lock
 from p2pledger.storage.ledger import LmdbLedgerStore
@@ -42,12 +45,23 @@ POST_EVERY_S = 0.5
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What outlives the process."""
+
+    ledger: LedgerStore
+    state: LmdbStateStore
+    floor: SignFloor
+
+
 class Node:
     """One member's node over an opened home."""
 
-    def __init__(self, home: Home, ledger: LmdbLedgerStore, state: LmdbStateStore, floor: SignFloor) -> None:
+    def __init__(self, home: Home, stores: Stores, surroundings: Surroundings | None = None) -> None:
         self.home = home
         founding = home.founding
+        ledger, state, floor = stores.ledger, stores.state, stores.floor
+        surroundings = surroundings or Surroundings()
         application = HealthApplication()
         if state.is_new:
             state.flush(genesis_flush(application, founding))
@@ -55,7 +69,9 @@ class Node:
         self.board = Board()
         lost = None if floor.lost is None else (floor.lost.height, floor.lost.view)
         mempool = Mempool(home.config.mempool.transactions_max, home.config.mempool.bytes_max)
-        self.engine = Engine(founding, application, home.keys.node, home.validator, ledger, state, now(), mempool, lost)
+        self.engine = Engine(
+            founding, application, home.keys.node, home.validator, ledger, state, surroundings.now(), mempool, lost
+        )
         self.server = Server(self.engine, ledger, state, self.metrics)
         addresses = home.peers()
         peers = {
@@ -65,7 +81,12 @@ class Node:
         }
         config = home.config
         self.links = PeerLinks(
-            home.keys.node, home.card.certificate, founding.chain, peers, settings=_link_settings(config)
+            home.keys.node,
+            home.card.certificate,
+            founding.chain,
+            peers,
+            settings=_link_settings(config),
+            transport=surroundings.transport,
         )
         self.driver = Driver(
             engine=self.engine,
@@ -77,6 +98,7 @@ class Node:
             metrics=self.metrics,
             verify_threads=config.verify_threads(os.cpu_count() or 1),
             on_executed=self.server.on_executed,
+            surroundings=surroundings,
         )
         self.server.driver = self.driver
         self.clients = ClientServer(
@@ -86,24 +108,34 @@ class Node:
             self.server.handle,
             self.server.role_of,
             settings=_client_settings(config),
+            transport=surroundings.transport,
         )
         self._readings = Readings(home, self.engine, self.links, self.clients, self.driver.verifier, self.metrics)
         self.ports: dict[str, int] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[dict[str, int]] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled; reports the bound ports once everything listens."""
-        config = self.home.config
-        with OpsServer(config.ops_listen, self.board, self.metrics.registry) as ops:
+        """The daemon: take part, answer on the ops port and to signals, until cancelled. Reports the bound ports."""
+        with OpsServer(self.home.config.ops_listen, self.board, self.metrics.registry) as ops:
             async with trio.open_nursery() as nursery:
-                await nursery.start(self.driver.run)
-                self.ports["p2p"] = await _listen(nursery, self.links.serve, "p2p.listen", config.p2p_listen)
-                self.ports["client"] = await _listen(nursery, self.clients.serve, "client.listen", config.client_listen)
+                await nursery.start(self.take_part)
                 self.ports["ops"] = ops.port
                 self._write_ports()
-                nursery.start_soon(self._keep_posting)
                 nursery.start_soon(_dump_on_signal, self)
                 log.info("node_started", height=self.engine.executor.executed, version=__version__, **self.ports)
                 task_status.started(self.ports)
+
+    async def take_part(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The node itself, whatever surrounds it: driver, links and client port until cancelled.
+
+        Started once everything listens. Raises what stops a node: StoreError, Divergence, ConfigError.
+        """
+        config = self.home.config
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.driver.run)
+            self.ports["p2p"] = await _listen(nursery, self.links.serve, "p2p.listen", config.p2p_listen)
+            self.ports["client"] = await _listen(nursery, self.clients.serve, "client.listen", config.client_listen)
+            nursery.start_soon(self._keep_posting)
+            task_status.started()
 
     def _write_ports(self) -> None:
         path = self.home.layout.ports
@@ -181,6 +213,20 @@ def _report(node: Node) -> str:
 @contextmanager
 def opened(home: Home, accept_resign_risk: bool = False) -> Iterator[Node]:
     """The node over its stores, under the home's exclusive lock. Raises ConfigError, StoreError, Divergence."""
+    with opened_stores(home, accept_resign_risk) as stores:
+        node = Node(home, stores)
+        try:
+            yield node
+        finally:
+            node.engine.executor.close()
+
+
+@contextmanager
+def opened_stores(home: Home, accept_resign_risk: bool = False) -> Iterator[Stores]:
+    """What a home keeps, under its exclusive lock: checked against its sign floor, or adopted by it.
+
+    Raises ConfigError and StoreError.
+    """
     founding = home.founding
     with ExitStack() as stack:
         stack.enter_context(exclusive_lock(home.layout.lock))
@@ -204,9 +250,7 @@ def opened(home: Home, accept_resign_risk: bool = False) -> Iterator[Node]:
             floor.adopt(ledger.identity, ledger.tip(), standing)
         else:
             floor.check(ledger.identity, ledger.tip(), standing)
-        node = Node(home, ledger, state, floor)
-        stack.callback(node.engine.executor.close)
-        yield node
+        yield Stores(ledger, state, floor)
 
 
 def _check_room(home: Home) -> None:

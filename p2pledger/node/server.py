@@ -19,7 +19,7 @@ from p2pledger.execution import keys
 from p2pledger.health import queries
 from p2pledger.network import api
 from p2pledger.network.clients import Session
-from p2pledger.node.driver import Driver, now
+from p2pledger.node.driver import Driver
 from p2pledger.node.metrics import Metrics
 from p2pledger.node.verifier import Submission
 from p2pledger.primitives import merkle
@@ -113,7 +113,7 @@ class Server:
     async def _take_in(self, data: bytes) -> Transaction:
         """Cheap rules first, then room, then signatures, then the engine's own word. Raises Rejected."""
         transaction = parse(data)
-        self.engine.admission.precheck(transaction, now())
+        self.engine.admission.precheck(transaction, self.driver.now)
         if self.driver.verifier.submissions_waiting >= SUBMISSIONS_MAX:
             raise Rejected(Code.E_BUSY, f"{SUBMISSIONS_MAX} submissions wait to be checked; try again later")
         answer = await self._checked(transaction)
