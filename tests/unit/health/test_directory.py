@@ -36,6 +36,7 @@ from tests.unit.health.world import (
     TAL,
     WALD,
     World,
+    account,
     batch,
     registration,
 )
@@ -44,10 +45,6 @@ from tests.unit.health.world import (
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-def account(name: str) -> AccountKey:
-    return AccountKey(key(name).public)
 
 
 def test_founders_have_accounts_from_the_first_block_on(world: World) -> None:

@@ -122,6 +122,10 @@ class World(Ledger):
         return log.check_lines(PID, log.lines(PID, self.state), log.head(PID, self.state))
 
 
+def account(name: str) -> AccountKey:
+    return AccountKey(key(name).public)
+
+
 def opening(kind: Any, handle: bytes) -> ActorOpening:
     return ActorOpening(hash32("salt"), kind, handle)
 
