@@ -26,6 +26,10 @@ class Consortium:
     consensus: list[SigningKey]
     nodes: list[SigningKey]
 
+    def validator(self, index: int) -> ValidatorId:
+        """The id under which a member votes."""
+        return ValidatorId(self.consensus[index].public)
+
 
 def found(n: int, parameters: Parameters) -> Consortium:
     """A consortium of n members with one validator each, the same for the same arguments."""

@@ -17,7 +17,7 @@ from p2pledger.consensus.messages import (
     same_statement,
     slot,
 )
-from p2pledger.engine.ports import LedgerStore
+from p2pledger.engine.ports import AppendBlock, LedgerStore
 from p2pledger.primitives.ids import BlockHash, Height, TransactionId, ValidatorId
 
 
@@ -75,6 +75,13 @@ class Observer:
             raise InvariantBroken(f"1: two blocks at height {height}: {known.hex()[:8]} and {block_hash.hex()[:8]}")
         if self._chain.get(Height(height - 1)) != parent:
             raise InvariantBroken(f"2: block {height} does not hang on block {height - 1}")
+
+    def appended(self, writes: list[AppendBlock]) -> None:
+        """A correct node appended blocks in one write."""
+        for write in writes:
+            header = write.record.header
+            self.committed(header.height, header.hash, header.parent)
+        self.tip_committed(writes[-1].record.header.hash)
 
     def tip_committed(self, block_hash: BlockHash) -> None:
         """The last block of a step must have a quorum of commits seen on the wire (I3)."""

@@ -23,7 +23,9 @@ class MemoryLedgerStore:
     def __init__(self, chain: ChainId, genesis: BlockHash, identity: bytes = bytes(16)) -> None:
         self.identity = identity
         self.fail_next_apply = False
-        """The next write fails as a full disk would: it raises, nothing of it is kept, and none is taken after it."""
+        """The next write fails as a full disk would: it raises, and none is taken after it."""
+        self.keeps_failed_apply = False
+        """Whether what failed is on the disk all the same, whole: a sync may fail after the bytes have arrived."""
         self._chain = chain
         self._genesis = genesis
         self._facts = Facts(Height(0), genesis, {}, frozenset())
@@ -38,12 +40,14 @@ class MemoryLedgerStore:
         turn = Turn(self._facts, self, self._chain, writes)
         if self.fail_next_apply:
             self._failure = "a write failed"
+        if not self.fail_next_apply or self.keeps_failed_apply:
+            self._bodies.update(turn.bodies)
+            for batch in turn.dropped:
+                del self._bodies[batch]
+            self._blocks += turn.blocks
+            self._facts = turn.after
+        if self.fail_next_apply:
             raise StoreError("writing failed, as it was told to")
-        self._bodies.update(turn.bodies)
-        for batch in turn.dropped:
-            del self._bodies[batch]
-        self._blocks += turn.blocks
-        self._facts = turn.after
 
     def tip(self) -> Height:
         """The last committed height; 0 for a new chain."""

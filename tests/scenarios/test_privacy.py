@@ -63,7 +63,7 @@ class Town:
         expires = Millis(WALL_START_MS + self.world.now + 3_600_000)
         transaction = parse(sign(self.chain, key, Nonce(self.nonces[key.public]), expires, [operation], cosigners))
         self.world.observer.submitted.add(transaction.id)
-        self.world._at(0, 0, Submitted(0, transaction))
+        self.world.deliver(0, self.world.nodes[0], Submitted(0, transaction))
         self.world.run_until(self.world.now + 300)
         assert self.world.observer.is_executed(transaction.id), operation
 

@@ -66,7 +66,7 @@ def test_a_failed_write_stops_the_node_and_is_never_taken_for_success() -> None:
     world.submit(0)
     while node.engine is not None:
         world.step()
-    assert world.observer.reached["failed write"] == 1
+    assert world.observer.reached["failed write, lost"] == 1
     assert dead.tip() == 0
     assert dead.journal() == []
     with pytest.raises(StoreError, match="takes no more writes"):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from p2pledger.sim.campaign import AIMS, run_seed
+from p2pledger.sim.campaign import run_seed
+from p2pledger.sim.faults import AIMS
 
 CHUNKS = [(4, first, first + 50) for first in range(0, 1_500, 50)] + [
     (7, first, first + 25) for first in range(0, 500, 25)
@@ -28,11 +29,12 @@ REACHED_MIN = {
     "crash between sends": 10,
     "crash during recovery": 10,
     "restart with a journal": 10,
-    "failed write": 10,
+    "failed write, lost": 10,
+    "failed write, kept": 10,
     "disk lost": 10,
-    "equivocation": 10,
+    "lie of Equivocator": 10,
     "equivocation_seen": 10,
-    "bad block": 10,
+    "lie of Deceiver": 10,
     "proposal_refused": 10,
     "primary_unfair": 10,
     "sync_started": 10,

@@ -75,7 +75,7 @@ def test_a_nonce_runs_at_most_once() -> None:
     world.run_until(100)
     key = world.submit(0)
     world.run_until(1_000)
-    world._nonces[0] -= 1
+    world.clients.reuse(0)
     again = world.submit(1, value=b"other", sender=0)
     world.run_until(3_000)
     assert key is not None and world.observer.is_executed(key)
