@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from p2pledger.chain.validators import ValidatorSet
 from p2pledger.consensus.messages import Certificate, Kind, Vote, ballot_statement
-from p2pledger.primitives.crypto import verify
+from p2pledger.primitives.crypto import Verifier, verify
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import BlockHash, ChainId, Epoch, Height, Signature, ValidatorId, View
 
@@ -28,7 +28,9 @@ def build_certificate(
     return Certificate(kind, epoch, view, height, block_hash, tuple(seats[: validators.q]))
 
 
-def check_certificate(certificate: Certificate, chain: ChainId, validators: ValidatorSet) -> None:
+def check_certificate(
+    certificate: Certificate, chain: ChainId, validators: ValidatorSet, is_signed: Verifier = verify
+) -> None:
     """Raises InvalidInput unless q distinct validators signed exactly this.
 
     The order of seats makes distinctness visible; exactly q votes, so that a certificate has few spellings.
@@ -44,5 +46,5 @@ def check_certificate(certificate: Certificate, chain: ChainId, validators: Vali
             raise InvalidInput(f"certificate names seat {vote.seat} of {validators.n}")
         last = vote.seat
         author = validators.members[vote.seat].id
-        if not verify(author, ballot_statement(chain, certificate, author), vote.signature):
+        if not is_signed(author, ballot_statement(chain, certificate, author), vote.signature):
             raise InvalidInput(f"certificate at height {certificate.height}: signature of seat {vote.seat} is wrong")

@@ -20,25 +20,27 @@ from p2pledger.consensus.messages import (
     statement,
     view_change_statement,
 )
-from p2pledger.primitives.crypto import verify
+from p2pledger.primitives.crypto import Verifier, verify
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import ChainId, Epoch
 
 
-def verify_message(signed: Signed, chain: ChainId, epoch: Epoch, validators: ValidatorSet) -> Verified:
+def verify_message(
+    signed: Signed, chain: ChainId, epoch: Epoch, validators: ValidatorSet, is_signed: Verifier = verify
+) -> Verified:
     """`signed` as something the core accepts; raises InvalidInput naming the rule that it breaks."""
     message = signed.message
     if message.epoch != epoch:
         raise InvalidInput(f"message of epoch {message.epoch}, this is epoch {epoch}")
     if message.author not in validators:
         raise InvalidInput(f"{message.author.hex()} is not a validator of epoch {epoch}")
-    if not verify(message.author, statement(chain, message), signed.signature):
+    if not is_signed(message.author, statement(chain, message), signed.signature):
         raise InvalidInput(f"{type(message).__name__} is not signed by {message.author.hex()}")
-    _check_content(message, chain, validators)
+    _check_content(message, chain, validators, is_signed)
     return Verified(signed)
 
 
-def _check_content(message: Message, chain: ChainId, validators: ValidatorSet) -> None:
+def _check_content(message: Message, chain: ChainId, validators: ValidatorSet, is_signed: Verifier) -> None:
     match message:
         case Prepare() | Commit():
             return
@@ -46,10 +48,10 @@ def _check_content(message: Message, chain: ChainId, validators: ValidatorSet) -
             _check_primary(message, validators)
             _check_header(message.header, chain, message.epoch)
         case ViewChange():
-            _check_view_change(message, chain, validators)
+            _check_view_change(message, chain, validators, is_signed)
         case NewView():
             _check_primary(message, validators)
-            _check_new_view(message, chain, validators)
+            _check_new_view(message, chain, validators, is_signed)
 
 
 def _check_primary(message: PrePrepare | NewView, validators: ValidatorSet) -> None:
@@ -81,7 +83,7 @@ def _check_claim(claim: Claim | None, certificate: Certificate | None) -> None:
         )
 
 
-def _check_view_change(message: ViewChange, chain: ChainId, validators: ValidatorSet) -> None:
+def _check_view_change(message: ViewChange, chain: ChainId, validators: ValidatorSet, is_signed: Verifier) -> None:
     _check_claim(message.claim, message.lock)
     if message.claim is not None and message.claim.view >= message.view:
         raise InvalidInput(f"claim of view {message.claim.view} in a VIEW-CHANGE for view {message.view}")
@@ -89,12 +91,12 @@ def _check_view_change(message: ViewChange, chain: ChainId, validators: Validato
         if certificate is not None:
             if certificate.epoch != message.epoch:
                 raise InvalidInput(f"certificate of epoch {certificate.epoch} in epoch {message.epoch}")
-            check_certificate(certificate, chain, validators)
+            check_certificate(certificate, chain, validators, is_signed)
     if message.committed is not None and message.committed.kind != "commit":
         raise InvalidInput("the committed certificate of a VIEW-CHANGE is not a commit certificate")
 
 
-def _check_new_view(message: NewView, chain: ChainId, validators: ValidatorSet) -> None:
+def _check_new_view(message: NewView, chain: ChainId, validators: ValidatorSet, is_signed: Verifier) -> None:
     claims = message.claims
     if len(claims) != validators.q:
         raise InvalidInput(f"NEW-VIEW with {len(claims)} claims, the quorum is {validators.q}")
@@ -106,7 +108,7 @@ def _check_new_view(message: NewView, chain: ChainId, validators: ValidatorSet) 
         if quoted.claim is not None and quoted.claim.view >= message.view:
             raise InvalidInput(f"NEW-VIEW for view {message.view} quotes a claim of view {quoted.claim.view}")
         said = view_change_statement(chain, message.epoch, message.view, quoted.claim, quoted.author)
-        if not verify(quoted.author, said, quoted.signature):
+        if not is_signed(quoted.author, said, quoted.signature):
             raise InvalidInput(f"NEW-VIEW quotes a claim that {quoted.author.hex()} did not sign")
     tip = message.tip
     _check_claim(tip, message.certificate)
@@ -117,7 +119,7 @@ def _check_new_view(message: NewView, chain: ChainId, validators: ValidatorSet) 
     if message.certificate is not None:
         if message.certificate.epoch != message.epoch:
             raise InvalidInput(f"certificate of epoch {message.certificate.epoch} in epoch {message.epoch}")
-        check_certificate(message.certificate, chain, validators)
+        check_certificate(message.certificate, chain, validators, is_signed)
     _check_headers(message, tip)
 
 

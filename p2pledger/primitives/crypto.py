@@ -4,8 +4,10 @@ libsodium's accepted set of signatures is the rule of the chain; no other verifi
 Keys are made elsewhere: this part has no randomness.
 """
 
+from collections.abc import Callable
 from enum import Enum
 from hashlib import sha256 as _sha256
+from typing import TypeAlias
 
 from nacl.bindings import (
     crypto_core_ed25519_is_valid_point,
@@ -78,6 +80,9 @@ class SigningKey:
         """The 32 secret bytes, for the one who stores them."""
         return self._secret[:32]
 
+
+Verifier: TypeAlias = Callable[[bytes, bytes, bytes], bool]
+"""`verify` below, or what stands in for it in a simulation: (public key, message, signature) -> whether it is good."""
 
 _memory: dict[tuple[bytes, bytes, bytes], bool] | None = None
 
