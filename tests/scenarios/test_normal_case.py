@@ -5,7 +5,9 @@ import pytest
 from p2pledger.consensus import effects as do
 from p2pledger.consensus.journal import BlockRecord, LockRecord, VoteRecord
 from p2pledger.consensus.messages import Commit, NewView, Prepare, PrePrepare, ViewChange
+from p2pledger.consensus.window import Window
 from p2pledger.primitives.errors import InvalidInput
+from tests.attack import Without
 from tests.scenarios.stage import Stage, parameters
 
 
@@ -95,11 +97,11 @@ def test_a_block_that_is_not_found_good_gets_no_vote(stage: Stage) -> None:
     assert stage.sent == []
 
 
-def test_a_good_child_does_not_vouch_for_a_bad_parent(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.attack("T17")
+def test_a_good_child_does_not_vouch_for_a_bad_parent(stage: Stage, without: Without) -> None:
     """P3, P7: a certificate commits all ancestors, so nothing on top of an unchecked block is checked or prepared."""
     bad, good = stage.chain_of(2)
-    with monkeypatch.context() as careless:
-        careless.setattr("p2pledger.consensus.window.Window.vouches_for", lambda window, header: True)
+    with without(Window.vouches_for, "return"):
         victim = Stage("b")
         victim.withheld.add(bad.hash)
         victim.sees(victim.proposal(bad), victim.proposal(good))

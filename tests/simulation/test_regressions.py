@@ -5,6 +5,7 @@ import pytest
 from p2pledger.consensus.window import Window
 from p2pledger.sim.campaign import run_seed
 from p2pledger.sim.observer import InvariantBroken
+from tests.attack import Without
 
 SEEDS = [
     (4, 1019, "a batch fell out of its origin's window within its own block: every node stopped on an assertion"),
@@ -20,12 +21,10 @@ def test_it_stays_fixed(n: int, seed: int, found: str) -> None:
     run_seed(seed, n)
 
 
-def test_a_primary_that_builds_good_blocks_on_bad_ones_stops_a_careless_network(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.attack("T17")
+def test_a_primary_that_builds_good_blocks_on_bad_ones_stops_a_careless_network(without: Without) -> None:
     """P3: without the rule that a parent is vouched for first, one liar makes honest nodes stop; with it, nothing."""
-    with monkeypatch.context() as careless:
-        careless.setattr(Window, "vouches_for", lambda window, header: True)
+    with without(Window.vouches_for, "return"):
         seed = next(seed for seed in range(20, 120) if _breaks(seed))
     run_seed(seed, 4)
 
