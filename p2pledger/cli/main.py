@@ -50,6 +50,7 @@ NOUNS = {
     "member": Noun("p2pledger.cli.member:member", "Make a member's home and its public card."),
     "genesis": Noun("p2pledger.cli.genesis:genesis", "Assemble, sign, combine, show and install the genesis."),
     "start": Noun("p2pledger.cli.start:start", "Run this member's node."),
+    "resync": Noun("p2pledger.cli.resync:resync", "Execute a stopped node's ledger afresh, and lift its halt."),
     "status": Noun("p2pledger.cli.status:status", "Show where a node and its consortium stand."),
     "wallet": Noun("p2pledger.cli.wallet:wallet", "Make and show a person's wallet."),
     "identity": Noun("p2pledger.cli.identity:identity", "Register people and say what they may act as."),

@@ -44,9 +44,11 @@ class BlockRecord(Record, frozen=True, tag=4):
 
 
 class HaltRecord(Record, frozen=True, tag=5):
-    """It found itself diverged from the chain (P22) and must not run until the operator resynchronises it."""
+    """It stopped itself and must not run again: diverged from the chain (P22), or saw more than f liars (P7, P12)."""
 
     reason: str
+    disputed: Header | None = None
+    """The committed header whose root is not its own; None where the halt is no divergence."""
 
 
 class EvidenceRecord(Record, frozen=True, tag=6):

@@ -46,7 +46,7 @@ from p2pledger.engine.events import (
     Woke,
     Write,
 )
-from p2pledger.engine.executor import Executor
+from p2pledger.engine.executor import Executor, WrongRoot
 from p2pledger.engine.inquiries import Inquiries
 from p2pledger.engine.ports import AppendBlock, LedgerStore, PutBody, PutJournal, StateStore
 from p2pledger.engine.primary_watch import PrimaryWatch
@@ -133,15 +133,18 @@ class Engine:
     # Start
 
     def start(self) -> list[EngineEffect]:
-        """Recover from the stores, then the first effects. Raises Divergence, StoreError."""
+        """Recover from the stores, then the first effects. Raises StoreError, Divergence for a node that has halted."""
         tip = self._ledger.tip()
-        self.executor.recover(tip)
         records = self._ledger.journal()
         for record in records:
             if isinstance(record, EvidenceRecord):
                 self.evidence[record.first.message.author] = record
             if isinstance(record, HaltRecord):
                 raise Divergence(f"this node halted itself: {record.reason}; resynchronise it before starting again")
+        try:
+            self.executor.recover(tip)
+        except WrongRoot as error:
+            return self._halt(error)
         committed = self._ledger.block(tip) if tip > 0 else None
         restore(self.replica, records, committed)
         open_headers = [record.header for record in records if isinstance(record, BlockRecord)]
@@ -166,13 +169,19 @@ class Engine:
         if self._stopped:
             return []
         self._agenda.now = now
+        done: list[EngineEffect] = []
         try:
-            done = list(self._dispatch(event))
+            done.extend(self._dispatch(event))
             done += self._after()
-        except Divergence as error:
-            self._stopped = True
-            return [Write(PutJournal(HaltRecord(str(error)))), Stop(str(error), is_divergence=True)]
+        except WrongRoot as error:
+            # What came before becomes durable, so that the ledger ends below the disputed header; nothing is said.
+            return [*(effect for effect in done if isinstance(effect, Write)), *self._halt(error)]
         return done
+
+    def _halt(self, error: WrongRoot) -> list[EngineEffect]:
+        """P22: stop, and stay stopped across restarts."""
+        self._stopped = True
+        return [Write(PutJournal(HaltRecord(str(error), error.header))), Stop(str(error), is_divergence=True)]
 
     def _dispatch(self, event: EngineEvent) -> Iterator[EngineEffect]:
         match event:

@@ -5,7 +5,7 @@ that a proof against the last checkpoint's root can always be made. What was exe
 is executed again from the ledger after a restart.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from p2pledger.chain.batch import Batch, parse_batch
@@ -24,6 +24,20 @@ from p2pledger.state.overlay import Overlay
 from p2pledger.state.view import StateView
 
 Bodies = list[tuple[Batch, list[Transaction]]]
+
+
+class WrongRoot(Divergence):
+    """A committed header lists another root than our own execution has (P22)."""
+
+    def __init__(self, header: Header, kind: str, height: int, listed: bytes, own: bytes) -> None:
+        super().__init__(
+            f"header {header.height} has {kind} root {listed.hex()} for height {height}, our own is {own.hex()}"
+        )
+        self.header = header
+        self.kind = kind
+        self.height = height
+        self.listed = listed
+        self.own = own
 
 
 @dataclass(slots=True)
@@ -69,8 +83,13 @@ class Executor:
     def recover(self, tip: Height) -> None:
         """Execute again what the ledger holds above the state store. Nothing is answered or sent.
 
-        Raises Divergence if the chain's roots are not ours (P22), StoreError if the stores do not fit together.
+        Raises WrongRoot if the chain's roots are not ours (P22), StoreError if the stores do not fit together.
         """
+        for _ in self.replay(tip):
+            pass
+
+    def replay(self, tip: Height) -> Iterator[Header]:
+        """`recover`, block by block, for who wants to look on: each header after it was executed."""
         base = self._store.height()
         if base > tip:
             raise StoreError(f"state store is at height {base}, the ledger only at {tip}; restore both together")
@@ -87,6 +106,7 @@ class Executor:
             if flush is not None:
                 self._store.flush(flush)
                 self.flushed(flush.height)
+            yield record.header
 
     def _body(self, key: bytes) -> bytes:
         body = self._ledger.body(key)  # type: ignore[arg-type]
@@ -128,9 +148,9 @@ class Executor:
         return due
 
     def apply(self, header: Header, bodies: Bodies) -> BlockEffects:
-        """Execute the next committed block; raises Divergence where its roots are not ours (P22)."""
+        """Execute the next committed block; raises WrongRoot where its roots are not ours (P22)."""
         assert header.height == self.executed + 1, f"block {header.height} executed after {self.executed}"
-        self._compare(header)
+        self.compare(header)
         effects = execute_block(self._application, self._founding.chain, header, bodies, self._overlay)
         self._overlay.apply(effects.writes)
         self._dirty.update(effects.writes)
@@ -147,21 +167,17 @@ class Executor:
         self._forget_below(Height(header.executed_height - 1))
         return effects
 
-    def _compare(self, header: Header) -> None:
+    def compare(self, header: Header) -> None:
+        """Hold the roots that the next header lists against our own; raises WrongRoot at the first that differs."""
         first = self.last.executed_height + 1
         for offset, root in enumerate(header.effects_roots):
             own = self.effects_roots.get(Height(first + offset))
             if own is not None and own != root:
-                raise Divergence(
-                    f"header {header.height} has effects root {root.hex()} for height {first + offset}, we {own.hex()}"
-                )
+                raise WrongRoot(header, "effects", first + offset, root, own)
         for state_root in header.state_roots:
             own = self.state_roots.get(state_root.height)
             if own is not None and own != state_root.root:
-                raise Divergence(
-                    f"header {header.height} has state root {state_root.root.hex()} for height "
-                    f"{state_root.height}, we {own.hex()}"
-                )
+                raise WrongRoot(header, "state", state_root.height, state_root.root, own)
 
     def _update_tree(self, height: Height) -> None:
         root, writes = tree.update(self._read_tree, self._dirty)

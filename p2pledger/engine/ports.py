@@ -41,7 +41,12 @@ class AppendBlock:
     record: CommittedRecord
 
 
-LedgerWrite: TypeAlias = PutJournal | PutBody | AppendBlock
+@dataclass(frozen=True, slots=True)
+class LiftHalt:
+    """Drop the halt mark: a fresh execution of the whole chain agrees with it (P22). Votes and locks stay."""
+
+
+LedgerWrite: TypeAlias = PutJournal | PutBody | AppendBlock | LiftHalt
 
 
 class LedgerStore(Protocol):

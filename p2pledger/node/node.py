@@ -32,6 +32,7 @@ from p2pledger.node.home import Home
 from p2pledger.node.metrics import Metrics, make_metrics
 from p2pledger.node.ops import Board, OpsServer
 from p2pledger.node.readings import Readings
+from p2pledger.node.resync import halt_mark
 from p2pledger.node.server import Server
 from p2pledger.node.surroundings import Surroundings
 from p2pledger.primitives.errors import ConfigError
@@ -243,6 +244,7 @@ def opened_stores(home: Home, accept_resign_risk: bool = False) -> Iterator[Stor
             may_create=not floor.exists or accept_resign_risk,
         )
         stack.callback(ledger.close)
+        _check_not_halted(home, ledger)
         state = LmdbStateStore(home.state, founding.chain, map_size)
         stack.callback(state.close)
         standing = next((record for record in ledger.journal() if isinstance(record, ViewRecord)), None)
@@ -251,6 +253,16 @@ def opened_stores(home: Home, accept_resign_risk: bool = False) -> Iterator[Stor
         else:
             floor.check(ledger.identity, ledger.tip(), standing)
         yield Stores(ledger, state, floor)
+
+
+def _check_not_halted(home: Home, ledger: LmdbLedgerStore) -> None:
+    """P22: a halt needs a person; starting again would only halt again."""
+    halt = halt_mark(ledger)
+    if halt is not None:
+        raise ConfigError(
+            f"this node halted itself and stays halted: {halt.reason}; "
+            f"'p2pledger resync --home {home.layout.root}' finds out whether it may run again"
+        )
 
 
 def _check_room(home: Home) -> None:

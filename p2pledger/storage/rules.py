@@ -32,7 +32,7 @@ from p2pledger.consensus.messages import (
     same_statement,
     slot,
 )
-from p2pledger.engine.ports import AppendBlock, LedgerWrite, PutBody, PutJournal, StateFlush
+from p2pledger.engine.ports import AppendBlock, LedgerWrite, LiftHalt, PutBody, PutJournal, StateFlush
 from p2pledger.primitives.errors import StoreError
 from p2pledger.primitives.ids import BatchId, BlockHash, ChainId, Epoch, Height, View
 
@@ -40,6 +40,7 @@ FORMAT = 1
 """Of both stores on disk; docs/state.md. A store of another format is refused, never guessed at."""
 
 VIEW_KEY = b"view"
+HALT_KEY = b"halt"
 _SLOT = Struct(">BQQQ")
 _HEIGHT = Struct(">Q")
 
@@ -52,7 +53,7 @@ def journal_key(record: JournalRecord) -> bytes:
         case LockRecord():
             return b"lock"
         case HaltRecord():
-            return b"halt"
+            return HALT_KEY
         case EvidenceRecord():
             return b"f" + record.first.message.author
         case BlockRecord():
@@ -124,6 +125,9 @@ class Turn:
                 self._keep(write)
             case AppendBlock():
                 self._append(write.record)
+            case LiftHalt():
+                if HALT_KEY in self._records:
+                    self._drop_record(HALT_KEY)
             case _:
                 assert_never(write)
 

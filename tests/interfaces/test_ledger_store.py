@@ -18,7 +18,7 @@ from p2pledger.consensus.journal import (
     VoteRecord,
 )
 from p2pledger.consensus.messages import Claim, Message, Signed
-from p2pledger.engine.ports import AppendBlock, LedgerStore, PutBody, PutJournal
+from p2pledger.engine.ports import AppendBlock, LedgerStore, LiftHalt, PutBody, PutJournal
 from p2pledger.primitives.errors import StoreError
 from p2pledger.primitives.ids import BatchId, Height, Signature, View
 from p2pledger.storage.ledger import LmdbLedgerStore
@@ -165,7 +165,7 @@ def test_a_journal_comes_back_in_full(store: Store, reopen: Reopen) -> None:
         EvidenceRecord(
             Signed(prepare(1, first.hash), Signature(bytes(64))), Signed(prepare(1, GENESIS), Signature(bytes(64)))
         ),
-        HaltRecord("diverged at height 7"),
+        HaltRecord("diverged at height 7", first),
         LockRecord(certificate(first)),
         VoteRecord(pre_prepare(first)),
         VoteRecord(prepare(1, first.hash)),
@@ -177,6 +177,18 @@ def test_a_journal_comes_back_in_full(store: Store, reopen: Reopen) -> None:
     store.apply([*(PutJournal(record) for record in records), last])
     store = reopen(store)
     assert store.journal() == [*records, last.record]
+
+
+def test_lifting_a_halt_leaves_everything_else(store: Store, reopen: Reopen) -> None:
+    """P22: only the mark goes; a vote stays where it is and still refuses another one. Twice does no harm."""
+    first = header(1, GENESIS)
+    kept = vote(prepare(1, first.hash))
+    store.apply([kept, PutJournal(HaltRecord("diverged at height 7", first))])
+    store.apply([LiftHalt(), LiftHalt()])
+    store = reopen(store)
+    assert store.journal() == [kept.record]
+    with pytest.raises(StoreError, match="contradicts"):
+        store.apply([vote(prepare(1, GENESIS))])
 
 
 def test_a_later_record_takes_the_place_of_the_earlier_one(store: Store, reopen: Reopen) -> None:
