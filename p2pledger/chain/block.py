@@ -5,6 +5,7 @@ The header contains neither view nor proposer, so the same block may be prepared
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated
 
 from msgspec import Meta
@@ -33,8 +34,11 @@ class StateRoot(Record, frozen=True):
     root: Bytes32
 
 
-class Header(Record, frozen=True):
-    """A block in full but for its bodies: its hash commits to all of it."""
+class Header(Record, frozen=True, dict=True):
+    """A block in full but for its bodies: its hash commits to all of it.
+
+    `dict=True` gives an immutable header a place to remember its hash; it is not part of its value.
+    """
 
     version: int
     chain: ChainId
@@ -55,7 +59,7 @@ class Header(Record, frozen=True):
     state_roots: Annotated[tuple[StateRoot, ...], Meta(max_length=limits.WINDOW_MAX)]
     """For the checkpoints among those heights."""
 
-    @property
+    @cached_property
     def hash(self) -> BlockHash:
         """SHA-256 over the purpose and the canonical header."""
         return BlockHash(tagged_hash(Domain.BLOCK, encode(self)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, encode
@@ -62,11 +63,11 @@ class ValidatorSet:
     def n(self) -> int:
         return len(self.members)
 
-    @property
+    @cached_property
     def f(self) -> int:
         return faults(len(self.members))
 
-    @property
+    @cached_property
     def q(self) -> int:
         return quorum(len(self.members))
 

@@ -55,11 +55,12 @@ class Ballots:
 
     def prepared_in(self, view: View) -> list[tuple[Height, BlockHash]]:
         """What has a quorum of PREPAREs in a view, lowest height first."""
-        return [(height, block) for at, height, block in self.prepares.quorums(self._validators.q) if at == view]
+        return self.prepares.quorums(view, self._validators.q)
 
     def proposals_above(self, view: View, height: Height) -> list[Signed]:
         """The pre-prepares of a view above a height, in order."""
-        return [kept for place, kept in sorted(self.proposals.items()) if place[0] == view and place[1] > height]
+        places = sorted(place for place in self.proposals if place[0] == view and place[1] > height)
+        return [self.proposals[place] for place in places]
 
     def newest_of(self, author: ValidatorId) -> list[Signed]:
         """The newest pre-prepare, PREPARE and COMMIT by a validator (P20)."""

@@ -154,12 +154,12 @@ _DOMAINS: dict[type, Domain] = {
 
 def statement(chain: ChainId, message: Message) -> bytes:
     """The bytes that the author of `message` signs."""
-    if isinstance(message, ViewChange):
-        content = encode((message.view, message.claim, message.author))
-    elif isinstance(message, NewView):
-        content = encode((message.view, sha256(encode(message.claims)), message.author))
-    else:
+    if isinstance(message, Prepare | Commit | PrePrepare):
         content = encode((message.view, message.height, message.block_hash, message.author))
+    elif isinstance(message, ViewChange):
+        content = encode((message.view, message.claim, message.author))
+    else:
+        content = encode((message.view, sha256(encode(message.claims)), message.author))
     return signed_bytes(_DOMAINS[type(message)], chain, message.epoch.to_bytes(8, "big") + content)
 
 
@@ -180,9 +180,12 @@ def ballot_statement(chain: ChainId, certificate: Certificate, author: Validator
 def slot(message: Message) -> tuple[int, int, int, int]:
     """(kind, epoch, view, height): an honest author signs at most one message for each."""
     match message:
-        case PrePrepare() | Prepare() | Commit():
-            kind = {PrePrepare: 1, Prepare: 2, Commit: 3}[type(message)]
-            return (kind, message.epoch, message.view, message.height)
+        case Prepare():
+            return (2, message.epoch, message.view, message.height)
+        case Commit():
+            return (3, message.epoch, message.view, message.height)
+        case PrePrepare():
+            return (1, message.epoch, message.view, message.height)
         case ViewChange():
             return (4, message.epoch, message.view, 0)
         case NewView():

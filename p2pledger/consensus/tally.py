@@ -24,14 +24,22 @@ class Tally:
 
     def add(self, signed: Signed, ballot: Ballot) -> Signed | None:
         """Count a verified ballot; the author's earlier, different one for this slot if there is one."""
-        slot = self._slots.setdefault((ballot.view, ballot.height), _Slot())
-        earlier = slot.seen.setdefault(ballot.author, [])
-        counted = slot.by_hash.get(ballot.block_hash, {})
-        if ballot.author in counted or len(earlier) >= 2:
+        place, author = (ballot.view, ballot.height), ballot.author
+        slot = self._slots.get(place)
+        if slot is None:
+            slot = self._slots[place] = _Slot()
+        counted = slot.by_hash.get(ballot.block_hash)
+        earlier = slot.seen.get(author)
+        if earlier is None:
+            slot.seen[author] = [signed]
+        elif len(earlier) >= 2 or (counted is not None and author in counted):
             return None
-        earlier.append(signed)
-        slot.by_hash.setdefault(ballot.block_hash, {})[ballot.author] = signed.signature
-        return earlier[0] if len(earlier) == 2 else None
+        else:
+            earlier.append(signed)
+        if counted is None:
+            counted = slot.by_hash[ballot.block_hash] = {}
+        counted[author] = signed.signature
+        return None if earlier is None else earlier[0]
 
     def signatures(self, view: View, height: Height, block_hash: BlockHash) -> dict[ValidatorId, Signature]:
         """Who voted for this block at this place, with their signatures."""
@@ -47,14 +55,15 @@ class Tally:
         slot = self._slots.get((ballot.view, ballot.height))
         return slot is not None and len(slot.seen.get(ballot.author, ())) >= 2
 
-    def quorums(self, q: int) -> list[tuple[View, Height, BlockHash]]:
-        """Every place and block with at least q votes, in order of (view, height)."""
-        return [
-            (view, height, block_hash)
-            for (view, height), slot in sorted(self._slots.items())
-            for block_hash, votes in sorted(slot.by_hash.items())
+    def quorums(self, view: View, q: int) -> list[tuple[Height, BlockHash]]:
+        """Every height and block with at least q votes in a view, in order of heights."""
+        return sorted(
+            (place[1], block_hash)
+            for place, slot in self._slots.items()
+            if place[0] == view
+            for block_hash, votes in slot.by_hash.items()
             if len(votes) >= q
-        ]
+        )
 
     def newest_of(self, author: ValidatorId) -> Signed | None:
         """The ballot of the highest (view, height) by this author."""

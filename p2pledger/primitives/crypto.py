@@ -41,6 +41,12 @@ class Domain(Enum):
     RECORD_COMMITMENT = b"p2pl/c1"
     STATE_KEY = b"p2pl/state-key/1"
 
+    __hash__ = object.__hash__  # members are one of a kind; the default hashes their names, and slowly
+
+
+_PREFIXES: dict[Domain, bytes] = {domain: bytes([len(domain.value)]) + domain.value for domain in Domain}
+"""The purpose as it stands before what is hashed or signed, its length first."""
+
 
 def sha256(data: bytes) -> bytes:
     """SHA-256 of `data`, 32 bytes."""
@@ -49,14 +55,12 @@ def sha256(data: bytes) -> bytes:
 
 def tagged_hash(domain: Domain, data: bytes) -> bytes:
     """SHA-256 over the purpose, its length and `data`."""
-    tag = domain.value
-    return _sha256(bytes([len(tag)]) + tag + data).digest()
+    return _sha256(_PREFIXES[domain] + data).digest()
 
 
 def signed_bytes(domain: Domain, chain: ChainId, message: bytes) -> bytes:
     """The exact bytes that an agreement signature covers: purpose ‖ chain ‖ message."""
-    tag = domain.value
-    return bytes([len(tag)]) + tag + chain + message
+    return _PREFIXES[domain] + chain + message
 
 
 class SigningKey:

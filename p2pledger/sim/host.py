@@ -212,8 +212,9 @@ class Host:
 
     def turn(self, event: on.Event) -> None:
         """Tell the replica, and perform what it asks for and what follows from that."""
-        events: list[on.Event] = []
-        self.perform(events, self.replica.handle(event))
+        effects = self.replica.handle(event)
+        if effects:
+            self.perform([], effects)
 
     def perform(self, events: list[on.Event], effects: list[do.Effect]) -> None:
         """Effects, then the events that they led to, until there are none."""
