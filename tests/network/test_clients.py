@@ -33,6 +33,7 @@ from p2pledger.primitives.codec import decode, encode
 from p2pledger.primitives.crypto import SigningKey, sha256
 from p2pledger.primitives.errors import Code, PeerFault, Refused, Rejected, StoreError, Unavailable
 from p2pledger.primitives.ids import AccountKey, ChainId, NodeId, Nonce, TransactionId
+from tests.attack import Without
 from tests.network.stage import CHAIN, HOST, OTHER_CHAIN, PATIENCE_S, Member, is_closed, member, tls_to
 
 NODE, OTHER_NODE = member("node"), member("other node")
@@ -171,7 +172,8 @@ async def test_beyond_its_requests_in_flight_a_client_is_not_read() -> None:
         assert desk.waiting == 10
 
 
-async def test_a_replayed_hello_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.attack("T4")
+async def test_a_replayed_hello_is_refused(monkeypatch: pytest.MonkeyPatch, without: Without) -> None:
     """Without the server's nonce in the statement, Alice's recorded hello would open a session in her name."""
     real = authentication.hello_statement
 
@@ -187,7 +189,7 @@ async def test_a_replayed_hello_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
             return await say_hello(second, recorded)
 
     async with serving() as (server, port):
-        with monkeypatch.context() as careless:
+        with without.setup("the server's nonce in the statement"), monkeypatch.context() as careless:
             careless.setattr(authentication, "hello_statement", without_nonce)
             assert await replay(port) == Welcome("patient")
         refused = await replay(port)
@@ -196,7 +198,8 @@ async def test_a_replayed_hello_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         assert "not signed for this connection" in server.refusals[-1][1]
 
 
-async def test_a_hello_for_another_node_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.attack("T4")
+async def test_a_hello_for_another_node_is_refused(monkeypatch: pytest.MonkeyPatch, without: Without) -> None:
     """A dishonest node relays the victim's challenge to its client: the answer names the dishonest node.
 
     Without the server's key in the statement the relayed signature would open a session in Alice's name.
@@ -213,7 +216,7 @@ async def test_a_hello_for_another_node_is_refused(monkeypatch: pytest.MonkeyPat
             return await say_hello(stream, answer_to_the_dishonest)
 
     async with serving() as (_, port):
-        with monkeypatch.context() as careless:
+        with without.setup("the server's key in the statement"), monkeypatch.context() as careless:
             careless.setattr(authentication, "hello_statement", without_server)
             assert await relay(port) == Welcome("patient")
         refused = await relay(port)

@@ -20,6 +20,7 @@ from p2pledger.network.peers import Peer, PeerLinks, whom_to_dial
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.errors import InvalidInput
+from tests.attack import Without
 from tests.network.forgery import self_signed_ca
 from tests.network.stage import (
     CHAIN,
@@ -159,12 +160,14 @@ async def test_a_larger_ids_link_does_not_replace_a_smaller_ones(nursery: trio.N
     assert await bodies_of(theirs, 1) == [b"still here"]
 
 
-async def test_an_outsider_gets_no_link(nursery: trio.Nursery) -> None:
+@pytest.mark.attack("T23")
+async def test_an_outsider_gets_no_link(nursery: trio.Nursery, without: Without) -> None:
     """Registered, the same node is linked; unregistered, TLS refuses it and the reason is kept."""
     open_to_it = A.links([B, OUTSIDER])
-    async with tls_to(await listen(nursery, open_to_it), OUTSIDER.dialing_context([A])) as stream:
-        await stream.send_all(encode_hello(OUTSIDER.hello()))
-        assert await next_of(open_to_it, LinkUp) == LinkUp(OUTSIDER.node)
+    with without.setup("peers that are the founding members"):
+        async with tls_to(await listen(nursery, open_to_it), OUTSIDER.dialing_context([A])) as stream:
+            await stream.send_all(encode_hello(OUTSIDER.hello()))
+            assert await next_of(open_to_it, LinkUp) == LinkUp(OUTSIDER.node)
 
     strict = A.links([B])
     async with tls_to(await listen(nursery, strict), OUTSIDER.dialing_context([A])) as stream:

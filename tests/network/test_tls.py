@@ -20,6 +20,7 @@ from p2pledger.network.tls import (
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput, PeerFault
 from p2pledger.primitives.ids import NodeId
+from tests.attack import Without
 from tests.network.forgery import mint, self_signed_ca
 from tests.network.stage import Member, in_order, member
 
@@ -80,13 +81,23 @@ async def test_members_find_each_other() -> None:
     assert found == {"acceptor": B.node, "dialer": A.node}
 
 
-async def test_an_outsider_is_refused_by_the_trust_store() -> None:
+@pytest.mark.attack("T36")
+async def test_an_outsider_is_refused_by_the_trust_store(without: Without) -> None:
     """With its certificate in the store an outsider gets in; without, the reason is the library's."""
     knows_outsider = A.accepting_context([*MEMBERS, OUTSIDER])
-    assert (await meet(knows_outsider, OUTSIDER.dialing_context(MEMBERS)))["acceptor"] == OUTSIDER.node
+    with without.setup("a trust store of members only"):
+        assert (await meet(knows_outsider, OUTSIDER.dialing_context(MEMBERS)))["acceptor"] == OUTSIDER.node
 
     found = await meet(A.accepting_context(MEMBERS), OUTSIDER.dialing_context(MEMBERS))
     assert str(found["acceptor"]).startswith("certificate refused: self-signed certificate")
+
+
+async def lenient_handshake(accepting: ssl.SSLContext, dialing: ssl.SSLContext) -> None:
+    """A handshake of which the acceptor does not know whom it was with."""
+    near, far = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.SSLStream(near, accepting, server_side=True).do_handshake)
+        nursery.start_soon(trio.SSLStream(far, dialing).do_handshake)
 
 
 async def test_an_outsider_does_not_pass_for_a_server() -> None:
@@ -94,30 +105,39 @@ async def test_an_outsider_does_not_pass_for_a_server() -> None:
     assert str(found["dialer"]).startswith("certificate refused: self-signed certificate")
 
 
-async def test_who_shows_no_certificate_is_refused() -> None:
+@pytest.mark.attack("T36")
+async def test_who_shows_no_certificate_is_refused(without: Without) -> None:
     context = pinning_client_context()
     context.set_alpn_protocols([ALPN_PEER])
+    lenient = A.accepting_context(MEMBERS)
+    lenient.verify_mode = ssl.CERT_NONE
+    with without.setup("a certificate demanded from both sides"):
+        await lenient_handshake(lenient, context)
     found = await meet(A.accepting_context(MEMBERS), context)
     assert found["acceptor"] == "TLS: peer did not return a certificate"
 
 
-async def test_one_member_does_not_pass_for_another() -> None:
+@pytest.mark.attack("T36")
+async def test_one_member_does_not_pass_for_another(without: Without) -> None:
     """Without the pin a dialer would take B for A; with it, the answer names the key that answered."""
     contexts = B.accepting_context(MEMBERS), C.dialing_context(MEMBERS)
-    assert (await meet(*contexts))["dialer"] == B.node
+    with without(handshake, "raise PeerFault(node, f'is not who was expected"):
+        assert (await meet(*contexts, expects=exactly(A)))["dialer"] == B.node
 
     found = await meet(*contexts, expects=exactly(A))
     assert found["dialer"] == f"is not who was expected: its key is {B.node.hex()}"
 
 
-async def test_a_minted_certificate_is_refused() -> None:
+@pytest.mark.attack("T36")
+async def test_a_minted_certificate_is_refused(without: Without) -> None:
     """A member uses its key as a CA: it works only on victims that let CAs in and do not look at the key."""
     attacker = SigningKey(b"\7" * 32)
     minted = mint(C.key, attacker, name=A.node.hex())  # C vouches: this is A
     dialing = peer_contexts(attacker, minted, [B.certificate])[1]
 
     careless = peer_contexts(B.key, B.certificate, [A.certificate, self_signed_ca(C.key)])[0]
-    assert (await meet(careless, dialing))["acceptor"] == attacker.public
+    with without.setup("certificates that are no CAs, and the pin"):
+        assert (await meet(careless, dialing))["acceptor"] == attacker.public
 
     pinned = await meet(careless, dialing, accepts=lambda node: node in {A.node, C.node})
     assert str(pinned["acceptor"]).startswith("is not who was expected")
@@ -125,20 +145,28 @@ async def test_a_minted_certificate_is_refused() -> None:
     assert str(strict["acceptor"]).startswith("certificate refused: ")
 
 
-async def test_an_older_tls_is_not_spoken() -> None:
+@pytest.mark.attack("T36")
+async def test_an_older_tls_is_not_spoken(without: Without) -> None:
     """No fallback: a dialer that offers only TLS 1.2 is turned away."""
     old = B.dialing_context(MEMBERS)
     old.minimum_version = ssl.TLSVersion.TLSv1_2
     old.maximum_version = ssl.TLSVersion.TLSv1_2
+    lenient = A.accepting_context(MEMBERS)
+    lenient.minimum_version = ssl.TLSVersion.TLSv1_2
+    with without.setup("TLS 1.3 as the least"):
+        assert (await meet(lenient, old))["acceptor"] == B.node
     found = await meet(A.accepting_context(MEMBERS), old)
     assert found["acceptor"] == "TLS: unsupported protocol"
 
 
-async def test_a_handshake_for_the_other_port_is_refused() -> None:
+@pytest.mark.attack("T36")
+async def test_a_handshake_for_the_other_port_is_refused(without: Without) -> None:
     """Client and peer ports name different protocols, so one's handshake is no good at the other."""
-    found = await meet(
-        client_port_context(A.key, A.certificate), B.dialing_context(MEMBERS), expects=exactly(A), alpn=ALPN_CLIENT
-    )
+    contexts = client_port_context(A.key, A.certificate), B.dialing_context(MEMBERS)
+    with without(handshake, "raise PeerFault(node, f'speaks"):
+        found = await meet(*contexts, expects=exactly(A), alpn=ALPN_CLIENT)
+        assert "speaks" not in str(found["dialer"])  # taken for a client port; what ended it was the other side
+    found = await meet(*contexts, expects=exactly(A), alpn=ALPN_CLIENT)
     assert found["dialer"] == "speaks None, not 'p2pledger-client/1'"
 
 

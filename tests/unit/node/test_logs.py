@@ -61,10 +61,11 @@ def careless(log):
     log.info("record_failed", cause=KeyError(*PERSONAL))
 
 
-def test_nothing_personal_reaches_the_log(stream, monkeypatch):
+@pytest.mark.attack("T37")
+def test_nothing_personal_reaches_the_log(stream, monkeypatch, without):
     """F-29: without the redaction every value gets through; with it none does."""
-    with monkeypatch.context() as without:
-        without.setattr(logs, "redact", lambda _logger, _method, event: {k: repr(v) for k, v in event.items()})
+    with without.setup("the redaction"), monkeypatch.context() as patch:
+        patch.setattr(logs, "redact", lambda _logger, _method, event: {k: repr(v) for k, v in event.items()})
         configure_logs("info", "json", stream)
         careless(structlog.get_logger())
         assert all(value in stream.getvalue() for value in PERSONAL)
@@ -74,6 +75,17 @@ def test_nothing_personal_reaches_the_log(stream, monkeypatch):
     careless(structlog.get_logger())
     assert len(lines(stream)) == 8
     assert [value for value in PERSONAL if value in stream.getvalue()] == []
+
+
+@pytest.mark.attack("T37")
+def test_a_name_in_prose_or_under_a_personal_key_is_not_repeated(without):
+    """F-29: what the event and its fields are called decides before anything of them is shown."""
+    with without(logs._event_name, "_EVENT.fullmatch(value)"):
+        assert redact(None, "", {"event": "stored Fidel Bins"}) == {"event": "stored Fidel Bins"}
+    assert redact(None, "", {"event": "stored Fidel Bins"}) == {"event": "event_without_a_proper_name"}
+    with without(logs.redact, "not _KEY.fullmatch(key)"):
+        assert "Fidel Bins" in redact(None, "", {"Fidel Bins": 1})
+    assert redact(None, "", {"Fidel Bins": 1}) == {"unnamed": REDACTED}
 
 
 def test_a_log_line_cannot_be_forged(stream):
