@@ -148,6 +148,9 @@ def _check_members(genesis: Genesis) -> None:
             f"{genesis.parameters.timeout_ms} ms"
         )
     ValidatorSet.of([_seat(card) for card in cards])
+    keys = [key for card in cards for key in (card.account, card.validator, card.node)]
+    if len(set(keys)) != len(keys):
+        raise InvalidInput("two members share one key; each key is one member's and has one purpose")
 
 
 def _seat(card: Card) -> Validator:

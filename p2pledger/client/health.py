@@ -17,7 +17,7 @@ from p2pledger.client.commitments import SALT_BYTES, RecordRef, commit
 from p2pledger.client.keyring import Persona
 from p2pledger.client.records import Manifest
 from p2pledger.client.sealing import BoxKey
-from p2pledger.health.events import AccessDecided, Event, decode_event
+from p2pledger.health.events import AccessDecided, AnyEvent, decode_event
 from p2pledger.health.operations import (
     AccessRequest,
     ActorKind,
@@ -305,7 +305,7 @@ def request_access(
 # What the chain answered
 
 
-def events_of(executed: Executed) -> list[Event]:
+def events_of(executed: Executed) -> list[AnyEvent]:
     """What the contracts reported about a transaction, in order; raises InvalidInput for bytes that are no event."""
     return [decode_event(data) for data in executed.events]
 

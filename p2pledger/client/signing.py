@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from msgspec.structs import asdict
 
 from p2pledger.chain.transaction import Body, Transaction, assemble, build_body, check_signatures, parse
-from p2pledger.health.operations import Operation, decode_operations
+from p2pledger.health.operations import AnyOperation, decode_operations
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode
 from p2pledger.primitives.crypto import SigningKey, sha256, verify
@@ -48,7 +48,7 @@ class Draft:
         return decode(Body, self.body_bytes, limits.TRANSACTION_BYTES_MAX)
 
     @property
-    def operations(self) -> tuple[Operation, ...]:
+    def operations(self) -> tuple[AnyOperation, ...]:
         """What a signer agrees to."""
         return decode_operations(self.operations_bytes)
 

@@ -9,9 +9,18 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta
 
 from p2pledger.chain.block import Header
+from p2pledger.chain.statement import (
+    BlockStatement,
+    Claim,
+    NewViewStatement,
+    Statement,
+    ViewChangeStatement,
+    contradict,
+    signing_bytes,
+)
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, encode
-from p2pledger.primitives.crypto import Domain, sha256, signed_bytes
+from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.ids import BlockHash, ChainId, Epoch, Height, Signature, ValidatorId, View
 
 Kind = Literal["prepare", "commit"]
@@ -39,18 +48,6 @@ class Certificate(Record, frozen=True):
     @property
     def rank(self) -> tuple[int, int]:
         """Locks are ordered by view, then height; never the other way round."""
-        return (self.view, self.height)
-
-
-class Claim(Record, frozen=True):
-    """(view, height, hash) of the highest certificate that a replica has held."""
-
-    view: View
-    height: Height
-    block_hash: BlockHash
-
-    @property
-    def rank(self) -> tuple[int, int]:
         return (self.view, self.height)
 
 
@@ -143,24 +140,24 @@ class Signed(Record, frozen=True):
     signature: Signature
 
 
-_DOMAINS: dict[type, Domain] = {
-    PrePrepare: Domain.PRE_PREPARE,
-    Prepare: Domain.PREPARE,
-    Commit: Domain.COMMIT,
-    ViewChange: Domain.VIEW_CHANGE,
-    NewView: Domain.NEW_VIEW,
-}
+def statement_of(message: Message) -> Statement:
+    """What the author of `message` says by it; nothing of what travels beside it."""
+    match message:
+        case Prepare():
+            return BlockStatement("prepare", message.epoch, message.view, message.height, message.block_hash)
+        case Commit():
+            return BlockStatement("commit", message.epoch, message.view, message.height, message.block_hash)
+        case PrePrepare():
+            return BlockStatement("pre-prepare", message.epoch, message.view, message.height, message.block_hash)
+        case ViewChange():
+            return ViewChangeStatement(message.epoch, message.view, message.claim)
+        case NewView():
+            return NewViewStatement(message.epoch, message.view, sha256(encode(message.claims)))
 
 
 def statement(chain: ChainId, message: Message) -> bytes:
     """The bytes that the author of `message` signs."""
-    if isinstance(message, Prepare | Commit | PrePrepare):
-        content = encode((message.view, message.height, message.block_hash, message.author))
-    elif isinstance(message, ViewChange):
-        content = encode((message.view, message.claim, message.author))
-    else:
-        content = encode((message.view, sha256(encode(message.claims)), message.author))
-    return signed_bytes(_DOMAINS[type(message)], chain, message.epoch.to_bytes(8, "big") + content)
+    return signing_bytes(statement_of(message), chain, message.author)
 
 
 def view_change_statement(chain: ChainId, epoch: Epoch, view: View, claim: Claim | None, author: ValidatorId) -> bytes:
@@ -194,5 +191,9 @@ def slot(message: Message) -> tuple[int, int, int, int]:
 
 def same_statement(first: Message, second: Message) -> bool:
     """Whether two messages of one author and slot say the same; what travels beside them does not count."""
-    chain = ChainId(bytes(32))
-    return statement(chain, first) == statement(chain, second)
+    return first.author == second.author and statement_of(first) == statement_of(second)
+
+
+def contradicts(first: Message, second: Message) -> bool:
+    """Whether one author says two things at one place (P14); a statement said again says nothing new."""
+    return first.author == second.author and contradict(statement_of(first), statement_of(second))

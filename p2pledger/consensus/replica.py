@@ -13,6 +13,7 @@ from typing import assert_never
 
 from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Founding
+from p2pledger.chain.statement import Claim
 from p2pledger.consensus import effects as do
 from p2pledger.consensus import events as on
 from p2pledger.consensus import repetition
@@ -23,7 +24,6 @@ from p2pledger.consensus.journal import CommittedRecord, HaltRecord, LockRecord,
 from p2pledger.consensus.messages import (
     Ballot,
     Certificate,
-    Claim,
     Commit,
     Message,
     NewView,
@@ -31,6 +31,7 @@ from p2pledger.consensus.messages import (
     PrePrepare,
     Signed,
     ViewChange,
+    contradicts,
     slot,
 )
 from p2pledger.consensus.recovery import Recovery
@@ -425,9 +426,8 @@ class Replica:
     def _on_new_view(self, signed: Signed, message: NewView) -> Iterator[Effect]:
         """P13: enter once; the base is the tip."""
         if message.view < self.view or (message.view == self.view and self.is_active):
-            known = self.new_view
-            if known is not None and known.message.view == message.view and known.signature != signed.signature:
-                yield do.ReportEquivocation(known, signed)
+            if self.new_view is not None and contradicts(self.new_view.message, message):
+                yield do.ReportEquivocation(self.new_view, signed)
             return
         tip = message.tip
         self.view, self.is_active, self.new_view = message.view, True, signed

@@ -4,12 +4,12 @@ Each message is judged by its own content alone, never by which loose messages w
 """
 
 from p2pledger.chain.block import Header
+from p2pledger.chain.statement import Claim
 from p2pledger.chain.validators import ValidatorSet
 from p2pledger.consensus.certificates import check_certificate
 from p2pledger.consensus.events import Verified
 from p2pledger.consensus.messages import (
     Certificate,
-    Claim,
     Commit,
     Message,
     NewView,

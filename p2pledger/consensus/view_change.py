@@ -1,7 +1,8 @@
 """Collects VIEW-CHANGEs and picks what a new view must build on (P10 to P12)."""
 
+from p2pledger.chain.statement import Claim
 from p2pledger.chain.validators import ValidatorSet
-from p2pledger.consensus.messages import Certificate, Claim, Signed, SignedClaim, ViewChange, same_statement
+from p2pledger.consensus.messages import Certificate, Signed, SignedClaim, ViewChange, same_statement
 from p2pledger.primitives.ids import ValidatorId, View
 
 

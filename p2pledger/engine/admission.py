@@ -3,16 +3,21 @@
 Cheap rules first; signatures are checked by the driver between `precheck` and `admit`, off the engine's thread.
 """
 
+from collections.abc import Sequence
+
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.transaction import Transaction
 from p2pledger.engine.events import Now
 from p2pledger.engine.executor import Executor
-from p2pledger.execution import keys
+from p2pledger.execution import keys, seats
 from p2pledger.execution.contract import Application, Call
+from p2pledger.execution.evidence import ValidatorEvidence
 from p2pledger.mempool import Mempool
 from p2pledger.primitives import limits
+from p2pledger.primitives.codec import Record
 from p2pledger.primitives.errors import Code, Rejected
-from p2pledger.primitives.ids import Height, Millis
+from p2pledger.primitives.ids import AccountKey, Height, Millis
+from p2pledger.state.view import StateView
 
 
 class Admission:
@@ -46,8 +51,19 @@ class Admission:
             return
         if keys.window_at(keys.nonces(number), state).use(body.nonce) is None:
             raise Rejected(Code.E_NONCE, f"nonce {body.nonce} is used or outside the window of this sender")
-        if not self._application.may_send(body.sender, state):
-            raise Rejected(Code.E_SUSPENDED, f"the identity of key {body.sender.hex()} is suspended")
+        self._check_sender(body.sender, operations, state)
+
+    def _check_sender(self, sender: AccountKey, operations: Sequence[Record], state: StateView) -> None:
+        duties = sum(isinstance(operation, ValidatorEvidence) for operation in operations)
+        is_validator = seats.validator_of(sender, state) is not None
+        if duties != (len(operations) if is_validator else 0):
+            raise Rejected(
+                Code.E_ROLE,
+                f"{duties} of {len(operations)} operations are a validator's duties; key {sender.hex()} may send "
+                + ("only such" if is_validator else "none of them"),
+            )
+        if not is_validator and not self._application.may_send(sender, state):
+            raise Rejected(Code.E_SUSPENDED, f"the identity of key {sender.hex()} is suspended")
 
     def admit(self, transaction: Transaction, now: Now) -> None:
         """Take in a transaction whose signatures hold; raises Rejected."""

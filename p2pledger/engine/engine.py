@@ -46,6 +46,8 @@ from p2pledger.engine.events import (
     Woke,
     Write,
 )
+from p2pledger.engine.evidence import DEADLINE as EVIDENCE
+from p2pledger.engine.evidence import Evidence
 from p2pledger.engine.executor import Executor, WrongRoot
 from p2pledger.engine.inquiries import Inquiries
 from p2pledger.engine.ports import AppendBlock, LedgerStore, PutBody, PutJournal, StateStore
@@ -110,13 +112,12 @@ class Engine:
         members = [card.node for card in founding.genesis.cards]
         self.router = Router(self.chain, node_key, members, now.wall_ms << 16)
         self.statuses: dict[NodeId, Status] = {}
-        self.evidence: dict[ValidatorId, EvidenceRecord] = {}
-        """Proof that a validator contradicted itself; kept in the journal (P14)."""
         self.view_changes = 0
         self._agenda = Agenda(now)
         mempool = self.admission.mempool
         self._batches = Dissemination(founding, node_key, self.router, ledger, self.executor, mempool, self._agenda)
         self.pool = self._batches.pool
+        self.evidence = Evidence(founding, node_key, self.executor, self.admission, self._agenda, lambda: self.is_ready)
         self._watch = PrimaryWatch(founding, self.replica, self._batches, self._agenda)
         self._questions = Questions(self._agenda)
         self._catchup = Catchup(founding, self.replica, self.router, self.executor, ledger, self._agenda)
@@ -138,7 +139,7 @@ class Engine:
         records = self._ledger.journal()
         for record in records:
             if isinstance(record, EvidenceRecord):
-                self.evidence[record.first.message.author] = record
+                self.evidence.recall(record)
             if isinstance(record, HaltRecord):
                 raise Divergence(f"this node halted itself: {record.reason}; resynchronise it before starting again")
         try:
@@ -289,7 +290,7 @@ class Engine:
                 yield Note("view_left", (("view", effect.view), ("target", effect.target)))
                 yield from self._batches.announce(sorted(self.router.links))  # P9
             case do.ReportEquivocation():
-                yield from self._keep_evidence(EvidenceRecord(effect.first, effect.second))
+                yield from self.evidence.keep(EvidenceRecord(effect.first, effect.second))
                 yield Note("equivocation_seen", (("author", effect.first.message.author.hex()),))
             case do.ReportRollback():
                 forgotten = effect.forgotten
@@ -299,13 +300,6 @@ class Engine:
                 yield Stop(effect.reason, is_divergence=False)
             case _:
                 assert_never(effect)
-
-    def _keep_evidence(self, record: EvidenceRecord) -> Iterator[EngineEffect]:
-        """One pair of an author is proof enough; more would be a way to fill our disk."""
-        author = record.first.message.author
-        if author not in self.evidence:
-            self.evidence[author] = record
-            yield Write(PutJournal(record))
 
     def _send_validator(self, to: ValidatorId | None, message: PeerMessage) -> Iterator[EngineEffect]:
         if to is None:
@@ -489,6 +483,8 @@ class Engine:
                 yield from self._catchup.fetch_headers_again(self.replica.committed)
                 if self._proposing.is_waiting:
                     self._agenda.after("fetch", FETCH_RETRY_MS)
+            elif name == EVIDENCE:
+                yield from self.evidence.offer_due()
             elif name == "announce":
                 self._agenda.after("announce", ANNOUNCE_MS)
                 yield from self._batches.announce(sorted(self.router.links))

@@ -14,6 +14,7 @@ from p2pledger.chain.genesis import Founding
 from p2pledger.chain.receipt import Executed
 from p2pledger.chain.transaction import Transaction, parse
 from p2pledger.engine.ports import LedgerStore, StateFlush, StateSnapshot, StateStore
+from p2pledger.execution import seats
 from p2pledger.execution.contract import Application
 from p2pledger.execution.execute import BlockEffects, execute_block
 from p2pledger.primitives.errors import Divergence, StoreError
@@ -279,7 +280,7 @@ class Executor:
 
 def genesis_flush(application: Application, founding: Founding) -> StateFlush:
     """The first flush of a new state store: the state at height 0."""
-    writes = application.genesis_writes(founding)
+    writes = seats.genesis_writes(application, founding)
     _, tree_writes = tree.update(lambda key: None, writes)
     return StateFlush(Height(0), dict(writes), (), (), tree_writes, ())
 

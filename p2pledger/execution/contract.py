@@ -39,16 +39,22 @@ class Application(Protocol):
     """The contracts of one ledger, deterministic and total."""
 
     def genesis_writes(self, founding: Founding) -> Writes:
-        """The state at height 0."""
+        """What the application has at height 0; `seats.genesis_writes` adds what the ledger itself has."""
 
     def decode(self, operations: bytes) -> Sequence[Record]:
-        """The operations of a transaction; raises Rejected(E_FORMAT, E_UNKNOWN_KIND, E_ALONE, E_TOO_LARGE)."""
+        """The operations of a transaction, the application's and the ledger's own (`evidence.ValidatorEvidence`).
+
+        Raises Rejected(E_FORMAT, E_UNKNOWN_KIND, E_ALONE, E_TOO_LARGE).
+        """
 
     def opens_account(self, operations: Sequence[Record], call: Call, state: StateView) -> bool:
         """Whether a sender without an account may run exactly these operations, which register it."""
 
     def may_send(self, author: AccountKey, state: StateView) -> bool:
-        """Whether this key belongs to an identity that is known and not suspended (admission asks)."""
+        """Whether this key belongs to an identity that is known and not suspended (admission asks).
+
+        Never asked for validators' nodes.
+        """
 
     def execute(self, operation: Any, call: Call, state: StateView) -> Outcome:
-        """Run one operation; raises Refused(code)."""
+        """Run one of its own operations; raises Refused(code)."""

@@ -12,10 +12,12 @@ from p2pledger.chain.batch import Batch
 from p2pledger.chain.block import Header
 from p2pledger.chain.receipt import Executed, effects_leaves, executed
 from p2pledger.chain.transaction import Transaction
-from p2pledger.execution import keys
-from p2pledger.execution.contract import Application, Call
+from p2pledger.execution import evidence, keys, seats
+from p2pledger.execution.contract import Application, Call, Outcome
+from p2pledger.execution.evidence import ValidatorEvidence
 from p2pledger.execution.windows import EMPTY, Window
 from p2pledger.primitives import limits, merkle
+from p2pledger.primitives.codec import Record
 from p2pledger.primitives.errors import Code, Refused, Rejected
 from p2pledger.primitives.ids import ChainId, TransactionId
 from p2pledger.state.overlay import Overlay
@@ -156,11 +158,20 @@ class _Run:
         attempt = Overlay(self.state)
         events: list[bytes] = []
         for operation in operations:
-            outcome = self.application.execute(operation, call, attempt)
-            _check_writes(outcome.writes)
+            outcome = self._outcome_of(operation, call, attempt)
             attempt.apply(outcome.writes)
             events += outcome.events
         return attempt.freeze(), events
+
+    def _outcome_of(self, operation: Record, call: Call, state: StateView) -> Outcome:
+        """The ledger's own operations are for validators' nodes, and everything else is for everybody else."""
+        if isinstance(operation, ValidatorEvidence):
+            return evidence.record(operation, call, state)
+        if seats.validator_of(call.author, state) is not None:
+            raise Refused(Code.E_ROLE)
+        outcome = self.application.execute(operation, call, state)
+        _check_writes(outcome.writes)
+        return outcome
 
     def _call(self, transaction: Transaction) -> Call:
         body, header = transaction.body, self.header

@@ -6,6 +6,9 @@
 | 0x02   | account number (4, BE)  | its nonce window                         |
 | 0x03   | node id (32)            | the window of that origin's batches      |
 | 0x04   | –                       | the next free account number             |
+| 0x05   | node id (32)            | the validator that this node speaks for  |
+| 0x06   | validator (32)          | Seat: since which epoch it votes         |
+| 0x07   | validator (32)          | Caught: it contradicted itself (P14)     |
 
 Numbers stand for keys in indexes because they are short and arrive in order.
 """
@@ -16,13 +19,16 @@ from msgspec import Meta
 
 from p2pledger.execution.windows import EMPTY, Window
 from p2pledger.primitives.codec import decode, encode
-from p2pledger.primitives.ids import AccountKey, NodeId
+from p2pledger.primitives.ids import AccountKey, NodeId, ValidatorId
 from p2pledger.state.view import StateView
 
 ACCOUNT = b"\x01"
 NONCES = b"\x02"
 ORIGIN = b"\x03"
 NEXT_ACCOUNT = b"\x04"
+SPEAKER = b"\x05"
+SEAT = b"\x06"
+CAUGHT = b"\x07"
 APPLICATION_FIRST = 0x10
 """The ledger keeps the prefixes below this one to itself."""
 
@@ -42,6 +48,21 @@ def nonces(number: int) -> bytes:
 def origin(node: NodeId) -> bytes:
     """Where the window of an origin's batch sequences stands."""
     return ORIGIN + node
+
+
+def speaker(node: bytes) -> bytes:
+    """Where the validator of a node stands; the node's key is an account for that validator's duties."""
+    return SPEAKER + node
+
+
+def seat(validator: ValidatorId) -> bytes:
+    """Where the seat of a validator stands."""
+    return SEAT + validator
+
+
+def caught(validator: ValidatorId) -> bytes:
+    """Where the proof that a validator contradicted itself stands."""
+    return CAUGHT + validator
 
 
 def account_number(key: AccountKey, state: StateView) -> int | None:

@@ -2,6 +2,7 @@
 
 from typing import Literal, TypeAlias
 
+from p2pledger.execution.evidence import EquivocationRecorded
 from p2pledger.health.operations import IdentityKind, RevokeReason, Role
 from p2pledger.health.purposes import Purpose
 from p2pledger.primitives import limits
@@ -118,9 +119,11 @@ Event: TypeAlias = (
     | ConsentRevoked
     | AccessDecided
 )
+AnyEvent: TypeAlias = Event | EquivocationRecorded
+"""What receipts of this chain report: the health layer's events and the ledger's own."""
 
 
-def decode_event(data: bytes) -> Event:
+def decode_event(data: bytes) -> AnyEvent:
     """The event whose canonical bytes are `data`; raises InvalidInput."""
-    event: Event = decode(Event, data, limits.STATE_VALUE_BYTES_MAX)  # type: ignore[arg-type]
+    event: AnyEvent = decode(AnyEvent, data, limits.STATE_VALUE_BYTES_MAX)  # type: ignore[arg-type]
     return event

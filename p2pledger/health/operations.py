@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta
 
 from p2pledger.chain.genesis import OrganisationKind, PublicName
+from p2pledger.execution.evidence import EVIDENCE_TAG, ValidatorEvidence
 from p2pledger.health.purposes import Purpose
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
@@ -242,16 +243,18 @@ Operation: TypeAlias = (
     | ConsentRevoke
     | AccessRequest
 )
-_TAGS = frozenset({1, 2, 3, 4, 5, 6, 7, 10, 20, 21, 30})
+AnyOperation: TypeAlias = Operation | ValidatorEvidence
+"""What transactions of this chain consist of: the health layer's operations and the ledger's own."""
+_TAGS = frozenset({1, 2, 3, 4, 5, 6, 7, 10, 20, 21, 30, EVIDENCE_TAG})
 
 
-def decode_operations(data: bytes) -> tuple[Operation, ...]:
+def decode_operations(data: bytes) -> tuple[AnyOperation, ...]:
     """The operations whose canonical bytes are `data`.
 
     Raises Rejected: E_UNKNOWN_KIND (judged by the first operation), E_FORMAT, E_TOO_LARGE, E_ALONE.
     """
     try:
-        operations = decode(tuple[Operation, ...], data, limits.TRANSACTION_BYTES_MAX)
+        operations = decode(tuple[AnyOperation, ...], data, limits.TRANSACTION_BYTES_MAX)
     except InvalidInput as error:
         kind = _first_tag(data)
         if kind is not None and kind not in _TAGS:

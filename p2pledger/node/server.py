@@ -302,7 +302,7 @@ class Server:
             q=founding.validators.q,
             pending_transactions=len(engine.admission.mempool) + engine.pool.transactions,
             view_changes=engine.view_changes,
-            equivocators=tuple(sorted(names[founding.validators.node_of(author)] for author in engine.evidence)),
+            equivocators=tuple(sorted(names[founding.validators.node_of(author)] for author in engine.evidence.kept)),
             peers=peers,
         )
 

@@ -92,6 +92,8 @@ class Code(IntEnum):
     E_COMMIT_MISMATCH = 61
     E_ERASED = 62
     E_FROZEN = 63
+    # The ledger's own operations
+    E_EVIDENCE = 70
 
 
 class Refused(P2PLedgerError):

@@ -8,11 +8,13 @@ from msgspec import Meta
 from p2pledger.chain.genesis import Founding
 from p2pledger.execution import keys
 from p2pledger.execution.contract import Call, Outcome
+from p2pledger.execution.evidence import ValidatorEvidence
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode
 from p2pledger.primitives.errors import Code, InvalidInput, Refused, Rejected
 from p2pledger.primitives.ids import AccountKey
-from p2pledger.state.view import StateView, Writes
+from p2pledger.state.overlay import Overlay
+from p2pledger.state.view import NOTHING, StateView, Writes
 
 _PREFIX = b"\x7f"
 
@@ -29,16 +31,15 @@ class RegisterApplication:
 
     def genesis_writes(self, founding: Founding) -> Writes:
         """Accounts of the founding members, numbered from 1."""
-        writes: dict[bytes, bytes | None] = {}
-        state = _Written(writes)
+        state = Overlay(NOTHING)
         for card in founding.genesis.cards:
-            writes.update(keys.open_account(card.account, state))
-        return writes
+            state.apply(keys.open_account(card.account, state))
+        return state.freeze()
 
     def decode(self, operations: bytes) -> Sequence[Record]:
-        """The Puts of a transaction; raises Rejected(E_FORMAT)."""
+        """The Puts of a transaction, or a validator's duties; raises Rejected(E_FORMAT)."""
         try:
-            return decode(tuple[Put, ...], operations, limits.TRANSACTION_BYTES_MAX)
+            return decode(tuple[Put | ValidatorEvidence, ...], operations, limits.TRANSACTION_BYTES_MAX)
         except InvalidInput as error:
             raise Rejected(Code.E_FORMAT, str(error)) from error
 
@@ -53,16 +54,3 @@ class RegisterApplication:
         if operation.value == b"refuse":
             raise Refused(Code.E_STATE)
         return Outcome({_PREFIX + operation.key: operation.value}, (operation.key,))
-
-
-class _Written:
-    """Writes under construction, read as a state."""
-
-    def __init__(self, writes: dict[bytes, bytes | None]) -> None:
-        self._writes = writes
-
-    def get(self, key: bytes) -> bytes | None:
-        return self._writes.get(key)
-
-    def scan(self, prefix: bytes, start: bytes = b"") -> Any:
-        raise AssertionError("genesis scans nothing")

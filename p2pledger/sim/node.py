@@ -295,7 +295,7 @@ class SimNode:
                 self._flushes.append(effect.flush)
                 self._world.deliver(self._chance.randint(0, 50), self, Flushed(effect.flush.height))
             case Note():
-                self._observer.noted(effect.name, self.is_honest)
+                self._observer.noted(effect.name, self.is_honest, effect.values)
             case Answer():
                 self._world.answered(self, effect)
             case Disconnect():

@@ -4,6 +4,7 @@ It keeps every honest statement ever sent, across crashes, and every certificate
 """
 
 from collections import Counter
+from collections.abc import Iterable
 
 from p2pledger.chain.genesis import Founding
 from p2pledger.consensus.messages import (
@@ -18,6 +19,10 @@ from p2pledger.consensus.messages import (
     slot,
 )
 from p2pledger.engine.ports import AppendBlock, LedgerStore
+from p2pledger.execution.evidence import EquivocationRecorded
+from p2pledger.primitives import limits
+from p2pledger.primitives.codec import decode
+from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import BlockHash, Height, TransactionId, ValidatorId
 
 
@@ -39,6 +44,8 @@ class Observer:
         self._executed: dict[TransactionId, Height] = {}
         self.submitted: set[TransactionId] = set()
         self.answered: dict[TransactionId, Height] = {}
+        self.caught: set[ValidatorId] = set()
+        """Whom the chain holds evidence against."""
         self.reached: Counter[str] = Counter()
 
     def said(self, signed: Signed) -> None:
@@ -99,9 +106,24 @@ class Observer:
             if self._executed.setdefault(transaction, height) != height:
                 raise InvariantBroken(f"5: transaction {transaction.hex()[:8]} was executed twice")
 
-    def noted(self, name: str, is_honest: bool) -> None:
+    def recorded(self, events: Iterable[bytes]) -> None:
+        """What contracts reported at an honest node: nobody but liars is ever caught (P14)."""
+        for event in events:
+            try:
+                author = decode(EquivocationRecorded, event, limits.STATE_VALUE_BYTES_MAX).validator
+            except InvalidInput:
+                continue  # what the application reports
+            if author not in self._liars:
+                raise InvariantBroken(f"P14: the chain holds evidence against {author.hex()[:8]}, who is honest")
+            if author not in self.caught:
+                self.caught.add(author)
+                self.reached["evidence committed"] += 1
+
+    def noted(self, name: str, is_honest: bool, values: tuple[tuple[str, str | int], ...] = ()) -> None:
         """What an engine reports of itself; an honest journal is never behind what was signed (invariant 4)."""
         self.reached[name] += 1
+        if name == "evidence_offered":  # a node's own transaction
+            self.submitted.add(TransactionId(bytes.fromhex(str(dict(values)["transaction"]))))
         if name == "rollback_seen" and is_honest:
             raise InvariantBroken("4: others hold a statement of an honest validator that its journal does not know")
 

@@ -265,6 +265,7 @@ class World:
         if node.is_honest:
             ids = [executed.receipt.transaction for executed in effect.receipts]
             self.observer.executed(effect.height, effect.root, ids)
+            self.observer.recorded(event for executed in effect.receipts for event in executed.events)
 
     def answered(self, node: SimNode, effect: Answer) -> None:
         """A node takes a submission in, or turns it away."""

@@ -15,3 +15,15 @@ class StateView(Protocol):
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """(key, value) of all keys that begin with `prefix`, from `prefix + start` on, ascending."""
+
+
+class _Nothing:
+    def get(self, key: bytes) -> bytes | None:
+        return None
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        return iter(())
+
+
+NOTHING: StateView = _Nothing()
+"""The state before the genesis: no keys at all."""

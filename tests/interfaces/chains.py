@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from p2pledger.chain.batch import batch_id
 from p2pledger.chain.block import Header
 from p2pledger.chain.receipt import Executed, executed
+from p2pledger.chain.statement import Claim
 from p2pledger.consensus.journal import BlockRecord, CommittedRecord, ViewRecord, VoteRecord
 from p2pledger.consensus.messages import (
     Certificate,
-    Claim,
     Commit,
     Message,
     NewView,

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import pytest
 
 from p2pledger.chain.batch import batch_id
+from p2pledger.chain.statement import Claim
 from p2pledger.consensus.journal import (
     BlockRecord,
     CommittedRecord,
@@ -17,7 +18,7 @@ from p2pledger.consensus.journal import (
     ViewRecord,
     VoteRecord,
 )
-from p2pledger.consensus.messages import Claim, Message, Signed
+from p2pledger.consensus.messages import Message, Signed
 from p2pledger.engine.ports import AppendBlock, LedgerStore, LiftHalt, PutBody, PutJournal
 from p2pledger.primitives.errors import StoreError
 from p2pledger.primitives.ids import BatchId, Height, Signature, View

@@ -11,6 +11,7 @@ import msgspec
 
 from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Parameters
+from p2pledger.chain.statement import Claim
 from p2pledger.consensus import effects as do
 from p2pledger.consensus import events as on
 from p2pledger.consensus.bounds import is_wanted
@@ -18,7 +19,6 @@ from p2pledger.consensus.certificates import build_certificate
 from p2pledger.consensus.journal import VoteRecord
 from p2pledger.consensus.messages import (
     Certificate,
-    Claim,
     Commit,
     Kind,
     Message,

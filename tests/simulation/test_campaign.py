@@ -34,6 +34,7 @@ REACHED_MIN = {
     "disk lost": 10,
     "lie of Equivocator": 10,
     "equivocation_seen": 10,
+    "evidence committed": 10,
     "lie of Deceiver": 10,
     "proposal_refused": 10,
     "primary_unfair": 10,

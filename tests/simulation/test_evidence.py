@@ -21,7 +21,7 @@ def test_an_equivocator_is_in_the_journal_of_those_who_saw_it_also_after_a_resta
     for _ in range(100):
         world.submit((index + 1) % 4)
         world.run_until(world.now + 100)
-    witnesses = [node for node in world.nodes if node.is_honest and node.engine and node.engine.evidence]
+    witnesses = [node for node in world.nodes if node.is_honest and node.engine and node.engine.evidence.kept]
     assert witnesses
     for node in witnesses:
         kept = [record for record in node.ledger.journal() if isinstance(record, EvidenceRecord)]
@@ -32,7 +32,7 @@ def test_an_equivocator_is_in_the_journal_of_those_who_saw_it_also_after_a_resta
     world.crash(witness)
     world.restart(witness)
     engine = world.nodes[witness].engine
-    assert engine is not None and set(engine.evidence) == {liar}
+    assert engine is not None and set(engine.evidence.kept) == {liar}
 
 
 def test_a_key_with_a_lost_journal_stays_silent_and_the_others_go_on() -> None:

@@ -9,6 +9,7 @@ from p2pledger.chain.receipt import Executed, ReceiptProof
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
 from p2pledger.consensus.certificates import build_certificate
 from p2pledger.consensus.messages import Certificate, ballot_statement
+from p2pledger.execution import seats
 from p2pledger.execution.execute import BlockEffects
 from p2pledger.health import queries
 from p2pledger.network.api import LogReply, StateReply
@@ -44,7 +45,7 @@ class Chain(World):
 
     def run(self, *transactions: bytes) -> BlockEffects:
         if not self._tree:
-            self._grow(self.application.genesis_writes(self.founding))
+            self._grow(seats.genesis_writes(self.application, self.founding))
         self.headers.append(self.header())
         effects = super().run(*transactions)
         self._grow(effects.writes)

@@ -1,6 +1,6 @@
 """A chain in memory for tests: whoever signs, blocks run one after the other on a state that grows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -8,6 +8,7 @@ from p2pledger.chain import batch as batches
 from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Card, Founding, Parameters, assemble, combine, sign_card, sign_genesis
 from p2pledger.chain.transaction import Transaction, sign
+from p2pledger.execution import seats
 from p2pledger.execution.contract import Application
 from p2pledger.execution.execute import BlockEffects, execute_block
 from p2pledger.primitives.codec import Record
@@ -15,6 +16,7 @@ from p2pledger.primitives.crypto import SigningKey, sha256
 from p2pledger.primitives.errors import Code
 from p2pledger.primitives.ids import AccountKey, Bytes16, Bytes32, Height, Millis, NodeId, Nonce, ValidatorId
 from p2pledger.state.overlay import Overlay
+from p2pledger.state.view import NOTHING
 
 GENESIS_MS = 1_790_000_000_000
 HOUR_MS = 3_600_000
@@ -54,16 +56,6 @@ def founding_of(names: Sequence[str], parameters: Parameters | None = None) -> F
     return Founding(combine(genesis, signatures))
 
 
-class Nothing:
-    """A state without keys."""
-
-    def get(self, key: bytes) -> bytes | None:
-        return None
-
-    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        return iter(())
-
-
 class Ledger:
     """Executes one block after the other; `now_ms` is the time of the next."""
 
@@ -71,8 +63,8 @@ class Ledger:
         self.application = application
         self.founding = founding
         self.chain = founding.chain
-        self.state = Overlay(Nothing())
-        self.state.apply(application.genesis_writes(founding))
+        self.state = Overlay(NOTHING)
+        self.state.apply(seats.genesis_writes(application, founding))
         self.height = 0
         self.now_ms = GENESIS_MS + 1_000
         self.sequence = 0

@@ -64,7 +64,9 @@ def test_an_identity_enters_with_its_own_key_and_its_organisation(world: World) 
     assert world.submit(key("other"), new, cosigners=[TAL]) == Code.E_UNKNOWN_SENDER
     assert ledger_keys.account_number(account("new"), world.state) is None
     assert world.submit(key("new"), new, cosigners=[TAL]) == Code.OK
-    assert ledger_keys.account_number(account("new"), world.state) == 7
+    assert ledger_keys.account_number(account("new"), world.state) == 11, (
+        "after four organisations, their nodes and two people"
+    )
     assert queries.identity_of(account("new"), world.state) == ("practitioner", id16("new"))
 
     second = replace(new, did=id16("second"))

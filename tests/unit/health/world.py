@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from p2pledger.chain.genesis import Parameters
 from p2pledger.health import access, log
 from p2pledger.health.application import HealthApplication
-from p2pledger.health.events import AccessDecided, Event, decode_event
+from p2pledger.health.events import AccessDecided, AnyEvent, decode_event
 from p2pledger.health.operations import (
     AccessRequest,
     ActorOpening,
@@ -111,7 +111,7 @@ class World(Ledger):
         assert kept is not None and kept.decision == event.decision
         return event
 
-    def events(self, sender: SigningKey, *operations: Record, cosigners: Sequence[SigningKey] = ()) -> list[Event]:
+    def events(self, sender: SigningKey, *operations: Record, cosigners: Sequence[SigningKey] = ()) -> list[AnyEvent]:
         effects = self.run(self.signed(sender, *operations, cosigners=cosigners))
         assert not effects.alarms, effects.alarms
         assert effects.receipts[0].receipt.code == Code.OK, Code(effects.receipts[0].receipt.code)
