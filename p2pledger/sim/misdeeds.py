@@ -6,9 +6,9 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from p2pledger.chain.block import Header
+from p2pledger.chain.statement import Claim
 from p2pledger.consensus.messages import (
     Certificate,
-    Claim,
     Commit,
     Message,
     NewView,

@@ -2,9 +2,9 @@
 
 from msgspec.structs import replace
 
+from p2pledger.chain.statement import Claim
 from p2pledger.consensus.messages import (
     Certificate,
-    Claim,
     Commit,
     Message,
     NewView,
