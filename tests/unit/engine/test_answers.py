@@ -7,6 +7,7 @@ from p2pledger.chain.block import Header
 from p2pledger.engine.catchup import range_reply
 from p2pledger.engine.dissemination import ANSWER_BYTES_MAX
 from p2pledger.engine.events import FromPeer, Now, Transmit
+from p2pledger.engine.questions import Questions
 from p2pledger.messages import BatchPush, BatchRequest, RangeRequest, Status, parse_message
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode, encode
@@ -15,6 +16,7 @@ from p2pledger.primitives.ids import BatchId, Bytes32, Epoch, Height, View
 from p2pledger.sim.founding import WALL_START_MS
 from p2pledger.sim.world import World
 from p2pledger.storage.memory import MemoryLedgerStore
+from tests.attack import Without
 from tests.interfaces.chains import CHAIN, GENESIS, append, body, header
 
 
@@ -95,3 +97,21 @@ def test_a_flood_of_questions_is_answered_once_in_a_while() -> None:
         assert answers[0] and not answers[1]
         later = Now(now.monotonic_ms + 1_000, now.wall_ms + 1_000)
         assert any(isinstance(effect, Transmit) for effect in engine.handle(FromPeer(sender, encode(question)), later))
+
+
+@pytest.mark.attack("T27")
+def test_a_flood_of_questions_would_draw_a_flood_of_answers(without: Without) -> None:
+    """P23: a hundred Status messages in one millisecond, each worth a certificate and a NEW-VIEW."""
+    world = busy_world()
+    engine = world.nodes[0].engine
+    assert engine is not None
+    sender, question = world.nodes[1].id, encode(Status(Epoch(0), View(0), True, Height(0)))
+
+    def answers(at_ms: int) -> int:
+        now = Now(world.now + at_ms, WALL_START_MS + world.now + at_ms)
+        asked = [engine.handle(FromPeer(sender, question), now) for _ in range(100)]
+        return sum(any(isinstance(effect, Transmit) for effect in effects) for effects in asked)
+
+    with without(Questions.may_ask, "if now - self._answered_ms"):
+        assert answers(1_000) == 100
+    assert answers(2_000) == 1
