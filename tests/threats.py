@@ -32,11 +32,12 @@ REASONS = {
 HEADING = """# Attacks and the checks that refuse them
 
 Written by `python -m tests.threats` from the tests; a test compares. For each row of [threats.md](threats.md), the
-tests that show the attack succeed with one check switched off, and then refused with it on. `tests/attack.py` switches off
-exactly one decision of the production code, named here by its function and the beginning of its statement, and fails
-the test unless something went through only because that decision was off, and the very same decision refused
-afterwards. Where a precaution is no code of ours (a trust store, a setting), the victim is set up without it, and the
-precaution stands in words. Other tests show the same refusals end to end, over connections and between processes.
+tests that show the attack succeed with one check switched off, and then refused with it on. `tests/attack.py`
+switches off exactly one decision of the production code, named here by its function and the beginning of its
+statement, and fails the test unless something went through only because that decision was off, and the very same
+decision refused afterwards. Where a precaution is no code of ours (a trust store, a setting), the victim is set up
+without it, and the precaution stands in words. Other tests show the same refusals end to end, over connections and
+between processes.
 """
 
 
