@@ -88,8 +88,8 @@ def test_a_card_needs_its_owners_signature_and_three_different_real_keys() -> No
     [
         ("distinct", [card(0), card(0)]),
         ("share one name", [card(0), card(1, name="Member 0")]),
-        ("share a consensus key", [card(0), card(1, validator=card(0).card.validator)]),
-        ("share a consensus key or a node key", [card(0), card(1, node=card(0).card.node)]),
+        ("share one key", [card(0), card(1, validator=card(0).card.validator)]),
+        ("share one key", [card(0), card(1, node=card(0).card.node)]),
         ("share one key", [card(0), card(1, node=NodeId(card(0).card.account))]),
         ("share one key", [card(0), card(1, validator=ValidatorId(card(0).card.node))]),
     ],
