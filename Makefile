@@ -7,7 +7,7 @@ WORKERS ?= 2
 SEEDS ?= 0:3000
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit process simulate test-system bench requirements clean
+.PHONY: help demo test check lint types imports unit process simulate test-system mutants bench requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -53,6 +53,9 @@ campaign: $(VENV)/.runtime  ## the long simulation: SEEDS=0:3000 of 4 validators
 
 process: $(VENV)/.dev  ## real node processes over TLS: kills, restarts, cut links
 	$(PY) -m pytest -q tests/node -m process
+
+mutants: $(VENV)/.dev  ## every seeded defect is noticed, by its test and by simulation (docs/mutants.md)
+	$(PY) -m tests.mutants.run --jobs $(WORKERS)
 
 test-system: $(VENV)/.dev  ## what needs Debian packages or root; installs them, fails rather than skips
 	bash tests/system/run

@@ -34,7 +34,7 @@ def test_a_primary_proposes_up_to_its_window_and_no_further() -> None:
 
 
 def test_a_primary_that_is_asked_again_shows_the_same_block() -> None:
-    """P1: at most one block per place, ever; after a restart the journalled one is said again."""
+    """P1, P19: at most one block per place, ever; after a restart the journalled one is said again."""
     stage = Stage("a")
     first, other = stage.block(), stage.block(variant=5)
     stage.proposes = [first]
@@ -121,7 +121,7 @@ def test_a_certified_block_needs_no_check(stage: Stage) -> None:
 
 
 def test_it_prepares_once_whatever_the_primary_shows_later(stage: Stage) -> None:
-    """P4: one PREPARE per place; the second proposal is evidence and costs the primary its view."""
+    """P4, P9, P14: one PREPARE per place; the second proposal is evidence and costs the primary its view."""
     block, rival = stage.block(), stage.block(variant=2)
     stage.sees(stage.proposal(block), stage.proposal(rival))
     assert stage.said(Prepare) == [stage.prepare("b", block)]
@@ -167,7 +167,7 @@ def test_votes_for_different_blocks_or_views_are_no_quorum(stage: Stage) -> None
 
 
 def test_a_commit_is_journalled_with_its_certificate_and_block_first(stage: Stage) -> None:
-    """P6, P19: certificate, block and vote are durable in one write before the COMMIT is said."""
+    """P6, P16b, P19: certificate, block and vote are durable in one write before the COMMIT is said."""
     block = stage.block()
     stage.sees(stage.proposal(block), stage.prepare("a", block), stage.prepare("c", block))
     journal = stage.store.journal()
@@ -220,7 +220,7 @@ def test_missing_blocks_are_fetched_before_they_are_committed(stage: Stage) -> N
 
 
 def test_two_commit_certificates_that_contradict_each_other_stop_the_replica(stage: Stage) -> None:
-    """More than f lie: it halts loudly and stays halted rather than choose."""
+    """P7: more than f lie; it halts loudly and stays halted rather than choose."""
     block, rival = stage.block(), stage.block(variant=4)
     child = stage.block(rival)
     stage.sees(*stage.commits("acd", block))

@@ -303,7 +303,7 @@ def test_an_engine_survives_a_wake_that_nobody_asked_for() -> None:
 
 @pytest.mark.parametrize("n", range(1, 51))
 def test_two_quorums_share_a_correct_validator(n: int) -> None:
-    """Found unsafe: q = 2 at n = 4, and 2f+1 at n = 5."""
+    """P5, found unsafe otherwise: q = 2 at n = 4, and 2f+1 at n = 5."""
     f, q = (n - 1) // 3, quorum(n)
     assert 2 * q - n >= f + 1
     assert q <= n - f

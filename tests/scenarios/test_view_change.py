@@ -95,7 +95,7 @@ def test_on_expiry_it_asks_for_the_next_view_with_its_lock(voter: Stage) -> None
 
 
 def test_after_a_view_change_it_says_nothing_more_in_the_old_view(voter: Stage) -> None:
-    """P9, found unsafe otherwise: no PREPARE and no COMMIT for a view below the one asked for."""
+    """P6, P9, found unsafe otherwise: no PREPARE and no COMMIT for a view below the one asked for."""
     first, second = voter.chain_of(2)
     voter.sees(voter.proposal(first))
     voter.fires()
@@ -122,7 +122,7 @@ def test_the_claim_of_a_view_change_once_sent_never_changes(voter: Stage) -> Non
 
 
 def test_a_lock_once_claimed_is_never_lost(voter: Stage) -> None:
-    """P9: the next claim does not fall back to none, whatever crashed in between."""
+    """P9, P19, P20: the next claim does not fall back to none, whatever crashed in between."""
     block = voter.block()
     voter.sees(voter.proposal(block), *voter.prepares("ab", block))
     voter.fires()
@@ -159,7 +159,7 @@ def test_it_joins_the_smallest_view_that_f_plus_one_ask_for(voter: Stage) -> Non
 
 
 def test_one_validator_asking_twice_counts_once(voter: Stage) -> None:
-    """P11: distinct validators are counted, not messages."""
+    """P11, P12: distinct validators are counted, not messages."""
     voter.sees(voter.view_change("a", 3), voter.view_change("a", 4), voter.view_change("a", 5))
     assert voter.sent == []
 
@@ -196,7 +196,7 @@ def test_the_new_primary_shows_a_quorum_and_the_highest_claim(stage: Stage) -> N
 
 
 def test_claims_are_ordered_by_view_before_height(stage: Stage) -> None:
-    """P12, found unsafe otherwise: a later view's lower block outranks an earlier view's higher one."""
+    """P5, P12, found unsafe otherwise: a later view's lower block outranks an earlier view's higher one."""
     tall = stage.chain_of(3)
     short = stage.block(variant=8)
     old, new = stage.certificate("prepare", tall[2], view=0), stage.certificate("prepare", short, view=2)
@@ -384,7 +384,7 @@ def test_a_peer_of_the_same_view_gets_proposals_and_votes_above_its_height(voter
 
 
 def test_a_certificate_never_changes_the_view(voter: Stage) -> None:
-    """P16: it makes the replica ask for the NEW-VIEW; until then it follows nobody on that block."""
+    """P2, P16: it makes the replica ask for the NEW-VIEW; until then it follows nobody on that block."""
     block = voter.block()
     voter.sees(*voter.commits("abc", block, view=3))
     assert (voter.committed, voter.replica.view) == (1, 0)

@@ -45,6 +45,7 @@ def test_a_quorum_of_distinct_seats_is_accepted(stage: Stage, good: Certificate)
 
 
 def test_a_duplicate_signer_is_refused(stage: Stage, good: Certificate) -> None:
+    """P5: q votes of distinct seats; one liar is not a quorum."""
     doubled = msgspec.structs.replace(good, votes=(*good.votes[:4], good.votes[3]))
     assert naive_check(doubled, stage)
     assert refused(doubled, stage)
@@ -65,7 +66,7 @@ def test_a_seat_that_does_not_exist_is_refused(stage: Stage, good: Certificate) 
 
 
 def test_one_vote_less_is_refused(stage: Stage, good: Certificate) -> None:
-    """f + 1 or 2f would be accepted by who counts wrongly."""
+    """P5: f + 1 or 2f would be accepted by who counts wrongly."""
     short = msgspec.structs.replace(good, votes=good.votes[:-1])
     assert naive_check(short, stage, least=4)
     assert refused(short, stage)
@@ -81,7 +82,7 @@ def test_one_vote_more_is_refused(stage: Stage) -> None:
 
 @pytest.mark.parametrize("field", ["kind", "view", "height", "block_hash", "epoch"])
 def test_votes_for_something_else_do_not_mix(stage: Stage, good: Certificate, field: str) -> None:
-    """Each of epoch, view, height, hash and kind is under the signature."""
+    """P5: each of epoch, view, height, hash and kind is under the signature."""
     other = {
         "kind": "prepare",
         "view": View(3),

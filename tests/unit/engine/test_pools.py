@@ -97,7 +97,7 @@ def test_a_full_share_takes_only_what_an_open_block_wants() -> None:
 
 
 def test_one_origin_cannot_keep_the_others_out() -> None:
-    """Each origin has its share of the pool."""
+    """P23: each origin has its share of the pool."""
     greedy, modest = pooled(0, 1), pooled(1, 1)
     pool = BatchPool(bytes_max=4 * limits.BATCH_BYTES_MAX, origins=2)
     pool.bytes_of[greedy.batch.origin] = 2 * limits.BATCH_BYTES_MAX

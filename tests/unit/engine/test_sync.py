@@ -29,6 +29,7 @@ def test_a_silent_peer_does_not_keep_us_back_for_ever() -> None:
 
 
 def test_who_sent_what_does_not_verify_comes_last() -> None:
+    """P21: a liar costs one request, not one for each range."""
     syncer = aimed()
     for node in NODES[:2]:
         syncer.fault(node)

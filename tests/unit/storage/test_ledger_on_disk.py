@@ -198,7 +198,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 def test_a_disk_that_takes_no_more_stops_the_store_for_good(tmp_path: Path) -> None:
-    """The first failed write is final, even when the disk recovers: a failed write is never retried as success."""
+    """P19: the first failed write is final, even when the disk recovers: a failed write is never retried as success."""
     store = opened(tmp_path)
     fill(store, 3)
     with files_of_at_most((tmp_path / "data.mdb").stat().st_size), pytest.raises(StoreError, match="failed"):

@@ -79,7 +79,7 @@ def test_an_emptied_journal_would_sign_again_and_is_refused(tmp_path: Path) -> N
 
 
 def test_a_restored_backup_is_refused(tmp_path: Path) -> None:
-    """Same identity, lower tip: the votes in between are forgotten."""
+    """P19: same identity, lower tip: the votes in between are forgotten."""
     store = MemoryLedgerStore(CHAIN, GENESIS, MINE)
     (first, bodies), (second, more) = chain_of(2)
     store.apply(commit_of(first, bodies))

@@ -1,0 +1,83 @@
+"""Every rule of docs/protocol.md is missed when it is taken away (docs/mutants.md)."""
+
+import ast
+import re
+import subprocess
+import sys
+from functools import cache
+
+import pytest
+
+from tests.mutants.mutant import LINES_MAX, ROOT, Mutant, load_all
+from tests.mutants.report import NOT_IN_FORCE, budget, short
+
+MUTANTS = load_all()
+CHUNK = 12
+CHUNKS = [MUTANTS[start : start + CHUNK] for start in range(0, len(MUTANTS), CHUNK)]
+IN_FORCE = set(re.findall(r"^- \*\*(P\d+b?) ", (ROOT / "docs/protocol.md").read_text(), re.MULTILINE)) - set(
+    NOT_IN_FORCE
+)
+
+each_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+
+
+@cache
+def docstrings(file: str) -> dict[str, str]:
+    """Of every test function in a file."""
+    tree = ast.parse((ROOT / file).read_text())
+    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {function.name: ast.get_docstring(function) or "" for function in functions}
+
+
+@each_mutant
+def test_it_is_small_and_fits_the_present_tree(mutant: Mutant) -> None:
+    """One to five lines, each hunk at exactly one place, and the result is Python."""
+    assert 1 <= mutant.lines <= LINES_MAX
+    for file, text in mutant.patched().items():
+        compile(text, file, "exec")
+
+
+@each_mutant
+def test_its_tests_cite_its_rules(mutant: Mutant) -> None:
+    """The rules are in force, and a test that must fail says which of them it is about."""
+    assert set(mutant.rules) <= IN_FORCE
+    said = ""
+    for test in mutant.tests:
+        file, name = test.split("::")
+        assert name in docstrings(file), f"{test} does not exist"
+        said += docstrings(file)[name]
+    for rule in mutant.rules:
+        assert re.search(rf"\b{rule}\b", said), f"no cited test says that it is about {rule}"
+
+
+def test_every_rule_has_a_mutant() -> None:
+    assert {rule for mutant in MUTANTS for rule in mutant.rules} == IN_FORCE
+    assert len(IN_FORCE) == 23
+
+
+def test_the_table_lists_exactly_these() -> None:
+    """docs/mutants.md is of these mutants, with their tests and budgets; every one was killed when it was written."""
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")]
+        for line in (ROOT / "docs/mutants.md").read_text().split("## Rules")[0].splitlines()
+        if line.startswith("| ") and not line.startswith("| mutant ")
+    ]
+    assert [row[:3] for row in rows] == [
+        [mutant.name, " ".join(mutant.rules), "<br>".join(f"`{short(test)}`" for test in mutant.tests)]
+        for mutant in MUTANTS
+    ]
+    for row, mutant in zip(rows, MUTANTS, strict=True):
+        seeds, allowed, invariant = row[3:]
+        if mutant.seeds is None:
+            assert (seeds, allowed, invariant) == ("–", "–", "–")
+        else:
+            assert allowed == budget(mutant.seeds)
+            assert 1 <= int(seeds) <= mutant.seeds.beyond - mutant.seeds.first
+
+
+@pytest.mark.parametrize("chunk", CHUNKS, ids=lambda chunk: f"{chunk[0].name}..{chunk[-1].name}")
+def test_what_it_removes_is_missed(chunk: list[Mutant]) -> None:
+    """P1 to P24: every cited test fails where its rule is removed. `make mutants` runs the seeds, too."""
+    command = [sys.executable, "-m", "tests.mutants.run", "--cited", *(mutant.name for mutant in chunk)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
