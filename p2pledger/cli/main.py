@@ -62,6 +62,7 @@ NOUNS = {
     "access": Noun("p2pledger.cli.access:access", "Ask for access to records."),
     "audit": Noun("p2pledger.cli.audit:audit", "Who accessed what, for what purpose, and when."),
     "verify": Noun("p2pledger.cli.verify:verify", "Check proofs offline, with nothing but the genesis."),
+    "sim": Noun("p2pledger.cli.sim:sim", "Run simulated consortia through faults and liars."),
     "version": Noun("p2pledger.cli.version:version", "Show the versions of this program."),
     "completion": Noun("p2pledger.cli.completion:completion", "Print a completion script for your shell."),
 }

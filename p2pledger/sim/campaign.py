@@ -7,6 +7,7 @@ from p2pledger.primitives import crypto
 from p2pledger.primitives.errors import P2PLedgerError
 from p2pledger.sim.observer import InvariantBroken
 from p2pledger.sim.plan import Plan, draw
+from p2pledger.sim.workload import Workload
 from p2pledger.sim.world import World
 
 HEALED_BOUND_MS = 60_000
@@ -21,24 +22,29 @@ class Result:
     plan: Plan
     heights: list[int]
     messages: int
+    simulated_ms: int
     trace: str = ""
     """Digest of the event log: the same for the same plan, on every machine."""
     reached: Counter[str] = field(default_factory=Counter)
 
 
-def run_seed(seed: int, n: int, heights: int = 20, profile: str = "swarm") -> Result:
+def run_seed(seed: int, n: int, heights: int = 20, profile: str = "swarm", byzantine: int | None = None) -> Result:
     """The world of a seed through faults and healing. Raises InvariantBroken with the line that replays it."""
     try:
-        return run_plan(draw(seed, n, profile, heights))
+        return run_plan(draw(seed, n, profile, heights, byzantine))
     except InvariantBroken as broken:
-        replay = f"p2pledger sim replay {seed} --nodes {n} --heights {heights} --profile {profile}"
+        liars = "" if byzantine is None else f" --byzantine {byzantine}"
+        replay = f"p2pledger sim replay {seed} --nodes {n} --heights {heights} --profile {profile}{liars}"
         raise InvariantBroken(f"{broken}\nreplay with: {replay}") from broken
 
 
-def run_plan(plan: Plan, log: list[str] | None = None) -> Result:
-    """One world through its faults and healing. Raises InvariantBroken, also for any error of our own code."""
+def run_plan(plan: Plan, workload: Workload | None = None, log: list[str] | None = None) -> Result:
+    """One world through its faults and healing; `log` takes the event log, line by line.
+
+    Raises InvariantBroken, also for any error of our own code.
+    """
     crypto.remember_verifications()
-    world = plan.world(log)
+    world = plan.world(log, workload)
     try:
         go_through_faults(world, plan.rounds, plan.heights)
         world.heal()
@@ -47,17 +53,17 @@ def run_plan(plan: Plan, log: list[str] | None = None) -> Result:
         raise
     except (AssertionError, P2PLedgerError, LookupError, TypeError, ValueError) as error:
         raise InvariantBroken(f"12: {type(error).__name__}: {error}") from error
-    return Result(plan, world.heights(), world.messages, world.trace.hexdigest(), world.observer.reached)
+    return Result(plan, world.heights(), world.messages, world.now, world.trace.hexdigest(), world.observer.reached)
 
 
 def go_through_faults(world: World, rounds: int = 400, heights: int = 20) -> None:
     """Submit transactions to random nodes while everything may go wrong, until `heights` are reached."""
     for round_ in range(rounds):
-        world.submit(world.random.randrange(world.n), b"refuse" if round_ % 9 == 0 else b"x")
+        world.workload.submit(world, round_)
         world.run_until(world.now + world.random.randint(5, 120))
         if round_ % 20 == 0:
             world.bound_memory()
-        if round_ >= min(rounds, 60) and max(world.heights()) >= heights:
+        if round_ >= min(rounds, 3 * heights) and max(world.heights()) >= heights:
             break
 
 
@@ -65,7 +71,7 @@ def demand_progress(world: World, heights: int = 0) -> None:
     """Invariant 7 on a healed world: fresh transactions of all are executed within the bound; then up to `heights`."""
     honest = [node.index for node in world.nodes if node.is_honest]
     world.run_until(world.now + 2_500)  # deliveries from before the healing
-    fresh = [key for index in honest if (key := world.submit(index)) is not None]
+    fresh = [key for index in honest if (key := world.submit_fresh(index)) is not None]
     limit = world.now + HEALED_BOUND_MS
     while world.now < limit:
         world.run_until(world.now + 100)
@@ -80,7 +86,7 @@ def demand_progress(world: World, heights: int = 0) -> None:
         )
     while max(world.heights()) < heights:
         before = max(world.heights())
-        world.submit(honest[0])
+        world.submit_fresh(honest[0])
         world.run_until(world.now + 500)
         if max(world.heights()) == before and world.now > limit + HEALED_BOUND_MS:
             raise InvariantBroken(f"7: stuck at height {before} in a healed world")

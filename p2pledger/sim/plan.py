@@ -3,17 +3,17 @@
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from p2pledger.chain.genesis import Parameters
-from p2pledger.execution.contract import Application
+from p2pledger.primitives import limits
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.sim.adversaries import BY_NAME
-from p2pledger.sim.application import RegisterApplication
 from p2pledger.sim.faults import AIMS, Faults
+from p2pledger.sim.workload import Registers, Workload
 from p2pledger.sim.world import World
 
 AMNESIAC = "Amnesiac"
@@ -38,12 +38,14 @@ class Plan:
     cut: tuple[tuple[int, int], ...] = ()
     """Pairs of nodes without a link, ever; the rest is linked."""
 
-    def world(self, log: list[str] | None = None, application: Application | None = None) -> World:
+    def world(self, log: list[str] | None = None, workload: Workload | None = None) -> World:
         """The world of this plan, at its beginning. Raises InvalidInput for an unknown adversary."""
         unknown = sorted(set(self.liars.values()) - set(BY_NAME) - {AMNESIAC})
         if unknown:
             known = ", ".join([*sorted(BY_NAME), AMNESIAC])
             raise InvalidInput(f"unknown adversary {unknown[0]}; known are {known}")
+        if not 1 <= self.nodes <= limits.VALIDATORS_MAX:
+            raise InvalidInput(f"{self.nodes} nodes; a consortium has 1 to {limits.VALIDATORS_MAX}")
         missing = {frozenset(pair) for pair in self.cut}
         pairs = {frozenset((a, b)) for a in range(self.nodes) for b in range(a)}
         return World(
@@ -53,7 +55,7 @@ class Plan:
             {index: BY_NAME[name]() for index, name in self.liars.items() if name != AMNESIAC},
             frozenset(index for index, name in self.liars.items() if name == AMNESIAC),
             self.parameters,
-            application or RegisterApplication(),
+            workload or Registers(),
             frozenset(pairs - missing) if missing else None,
             log,
         )
@@ -66,8 +68,11 @@ class Plan:
     def from_json(cls, text: str) -> "Plan":
         """The plan of a scenario file; raises InvalidInput naming what is wrong."""
         try:
-            return msgspec.convert(json.loads(text), cls, strict=False)
-        except (ValueError, msgspec.ValidationError) as error:
+            content = json.loads(text)
+            given = {**msgspec.structs.asdict(cls(0).parameters), **content.pop("parameters", {})}
+            parameters = msgspec.convert([given[name] for name in Parameters.__struct_fields__], Parameters)
+            return replace(msgspec.convert(content, cls, strict=False), parameters=parameters)
+        except (ValueError, TypeError, AttributeError) as error:
             raise InvalidInput(f"this is no scenario: {error}") from error
 
 
@@ -79,14 +84,18 @@ def _plain(plan: Plan) -> dict[str, Any]:
     return kept | {"faults": faults, "liars": {str(index): name for index, name in plan.liars.items()}}
 
 
-def draw(seed: int, n: int, profile: str = "swarm", heights: int = 20) -> Plan:
-    """The plan of a seed. Raises InvalidInput for an unknown profile.
+def draw(seed: int, n: int, profile: str = "swarm", heights: int = 20, byzantine: int | None = None) -> Plan:
+    """The plan of a seed for `n` nodes, with exactly `byzantine` liars if that is given, else up to f by chance.
+
+    Raises InvalidInput for an unknown profile, or for more liars than f = (n - 1) // 3.
 
     Each kind of fault is on or off by chance, at some intensity (swarm testing: Groce et al., ISSTA 2012). `nasty` has
     more of them on, `calm` none; `lossy`, `crashing` and `byzantine` have one family each.
     """
     if profile not in PROFILES:
         raise InvalidInput(f"unknown profile {profile!r}; known are {', '.join(PROFILES)}")
+    if byzantine is not None and not 0 <= byzantine <= (n - 1) // 3:
+        raise InvalidInput(f"{byzantine} liars among {n} nodes; agreement bears at most {(n - 1) // 3}")
     chance = random.Random(f"draw {seed} {n} {profile}")
     likely = _Likely(chance, {"nasty": 1.6}.get(profile, 1.0))
     has_network = profile in ("lossy", "swarm", "nasty")
@@ -97,7 +106,8 @@ def draw(seed: int, n: int, profile: str = "swarm", heights: int = 20) -> Plan:
         **(_crashes(likely) if has_crashes else {}),
         **(_clients(likely) if profile != "calm" else {}),
     )
-    liars = _liars(chance, n) if has_liars and n >= 4 and chance.random() < 0.7 else {}
+    count = chance.randint(1, max(1, (n - 1) // 3)) if has_liars and n >= 4 and chance.random() < 0.7 else 0
+    liars = _liars(chance, n, count if byzantine is None else byzantine)
     parameters = Parameters(
         window=chance.choice([1, 2, 4, 4, 8]),
         timeout_ms=300,
@@ -155,9 +165,9 @@ def _clients(likely: _Likely) -> dict[str, Any]:
     return {"retries": likely(0.4, 0.5), "flood": likely(0.15, 0.02)}
 
 
-def _liars(chance: random.Random, n: int) -> dict[int, str]:
+def _liars(chance: random.Random, n: int, count: int) -> dict[int, str]:
     names = [*sorted(BY_NAME), AMNESIAC, "Equivocator", "Deceiver"]
-    return {index: chance.choice(names) for index in chance.sample(range(n), chance.randint(1, (n - 1) // 3))}
+    return {index: chance.choice(names) for index in chance.sample(range(n), count)}
 
 
 def _cut(chance: random.Random, n: int, liars: Mapping[int, str]) -> tuple[tuple[int, int], ...]:

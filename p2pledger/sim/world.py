@@ -19,19 +19,19 @@ from p2pledger.engine.events import (
     LinkUp,
     Submitted,
 )
-from p2pledger.execution.contract import Application
 from p2pledger.messages import Agreement, Relay, parse_message
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.ids import NodeId, TransactionId
 from p2pledger.sim.adversaries import Adversary
-from p2pledger.sim.application import Put, RegisterApplication
+from p2pledger.sim.application import Put
 from p2pledger.sim.clients import Clients
 from p2pledger.sim.faults import Chance, Faults
 from p2pledger.sim.founding import found
 from p2pledger.sim.network import Network
 from p2pledger.sim.node import SimNode
 from p2pledger.sim.observer import InvariantBroken, Observer
+from p2pledger.sim.workload import Registers, Workload
 
 SHIFT_MS = 200
 """How often partitions and clocks may change, and adversaries may speak of their own accord."""
@@ -47,13 +47,15 @@ class World:
     adversaries: Mapping[int, Adversary] = field(default_factory=dict)
     amnesiacs: frozenset[int] = frozenset()
     parameters: Parameters = field(default_factory=lambda: Parameters(timeout_ms=300, timeout_cap_ms=2_400))
-    application: Application = field(default_factory=RegisterApplication)
+    workload: Workload = field(default_factory=Registers)
+    """What clients do, by which contracts, and what must be true of the state."""
     links: frozenset[frozenset[int]] | None = None
     """Pairs that may ever be linked; None = full mesh."""
     log: list[str] | None = None
     """Give a list to keep every event as a line; the digest `trace` covers the same lines either way."""
 
     def __post_init__(self) -> None:
+        self.application = self.workload.application
         self.chance = Chance(self.seed)
         self.random = self.chance["driver"]
         """For whoever drives this world."""
@@ -231,6 +233,10 @@ class World:
         who = index if sender is None else sender
         return self.submit_operations(index, [Put(b"k%d" % (self.clients.used(who) % 7), value)], who)
 
+    def submit_fresh(self, index: int) -> TransactionId | None:
+        """Hand a transaction of the workload's kind to a running node; its id, or None if the node is down."""
+        return self.submit_operations(index, self.workload.operations(self.random, 1))
+
     def submit_operations(
         self, index: int, operations: Sequence[Record], sender: int | None = None
     ) -> TransactionId | None:
@@ -261,11 +267,12 @@ class World:
     # Watching
 
     def executed(self, node: SimNode, effect: BlockExecuted) -> None:
-        """An honest node tells receipts of a durable block."""
-        if node.is_honest:
+        """A node tells receipts of a durable block; the state of a correct one must be as the workload wants it."""
+        if node.is_honest and node.engine is not None:
             ids = [executed.receipt.transaction for executed in effect.receipts]
             self.observer.executed(effect.height, effect.root, ids)
             self.observer.recorded(event for executed in effect.receipts for event in executed.events)
+            self.workload.check(node.engine.executor.state)
 
     def answered(self, node: SimNode, effect: Answer) -> None:
         """A node takes a submission in, or turns it away."""

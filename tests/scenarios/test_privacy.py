@@ -15,6 +15,7 @@ from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.ids import Height, Millis, Nonce
 from p2pledger.sim.founding import WALL_START_MS
+from p2pledger.sim.workload import Workload
 from p2pledger.sim.world import World
 
 SHORTEST = 7
@@ -49,7 +50,7 @@ class Town:
     """A simulated consortium whose first member is a hospital that takes in every sample bundle."""
 
     def __init__(self) -> None:
-        self.world = World(1, application=HealthApplication())
+        self.world = World(1, workload=Workload(HealthApplication()))
         self.chain = self.world.consortium.founding.chain
         card = self.world.consortium.founding.genesis.cards[0]
         account = self.world.consortium.accounts[0]
