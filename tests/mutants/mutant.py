@@ -118,9 +118,9 @@ def load(path: Path) -> Mutant:
     )
 
 
-def load_all() -> list[Mutant]:
-    """All of them, by name."""
-    return [load(path) for path in sorted(FOLDER.glob("*.patch"))]
+def load_all(folder: Path = FOLDER) -> list[Mutant]:
+    """All of a folder, by name."""
+    return [load(path) for path in sorted(folder.glob("*.patch"))]
 
 
 def _seeds(value: str) -> Seeds:

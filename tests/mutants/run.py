@@ -21,7 +21,7 @@ from types import FrameType
 
 import pytest
 
-from tests.mutants.mutant import ROOT, Mutant, Seeds, load_all
+from tests.mutants.mutant import FOLDER, ROOT, Mutant, Seeds, load_all
 from tests.mutants.report import Outcome, page, table
 
 SECONDS_MAX = 120
@@ -81,10 +81,10 @@ def _named(error: Exception) -> str:
     text = str(error).removeprefix("InvariantBroken: ").splitlines()[0]
     if text.startswith("an honest node stopped itself"):
         return "an honest node stops"
-    head, _, rest = text.partition(": ")
-    if head.removeprefix("I").isdigit() or head == "P20":
+    head = text.partition(": ")[0]
+    if head.removeprefix("I").isdigit() or head == "P20" or head.isidentifier():
         return head
-    return f"{head}: {rest[:40]}".strip(": ") if head.endswith("Error") else type(error).__name__
+    return type(error).__name__
 
 
 def run_all(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
@@ -106,13 +106,14 @@ def main() -> int:
     """Run, print the table, say what survived."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants.run", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="mutants to run; all if none is named")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where the patches are")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--cited", action="store_true", help="only the cited tests, no seeds")
     parser.add_argument("--write", action="store_true", help="write docs/mutants.md from a run of all with their seeds")
     arguments = parser.parse_args()
-    known = {mutant.name: mutant for mutant in load_all()}
+    known = {mutant.name: mutant for mutant in load_all(arguments.folder)}
     unknown = [name for name in arguments.names if name not in known]
-    if unknown or (arguments.write and (arguments.names or arguments.cited)):
+    if unknown or (arguments.write and (arguments.names or arguments.cited or arguments.folder != FOLDER)):
         parser.error(f"no such mutant: {', '.join(unknown)}" if unknown else "--write needs a run of all with seeds")
     chosen = [known[name] for name in arguments.names] or list(known.values())
     outcomes = list(run_all([Task(mutant, not arguments.cited) for mutant in chosen], arguments.jobs))
