@@ -10,10 +10,13 @@ from p2pledger.cli.output import say
 from p2pledger.cli.values import Hex, moment
 
 if TYPE_CHECKING:
+    from p2pledger.chain.genesis import Card
     from p2pledger.client.ledger import LedgerClient
     from p2pledger.client.verify import VerifiedLog
+    from p2pledger.execution.evidence import Caught
     from p2pledger.health.log import LogLine
 
+_VERDICT = ["organisation", "proven up to", "caught", "kind", "epoch", "view", "height", "recorded at"]
 _COLUMNS = ["line", "when", "organisation", "person", "purpose", "decision", "basis", "records", "proven"]
 
 
@@ -64,6 +67,27 @@ def export(connection: Connection, file: Path, pid: bytes | None) -> None:
     write_new(file, data, 0o600)
     connection.session.show({"file": file, "lines": len(found.lines), "height": found.height, "bytes": len(data)})
     say(f"check it anywhere: p2pledger verify {file} --genesis {chain.hex()}")
+
+
+@audit.command("validators")
+@with_connection
+def validators(connection: Connection) -> None:
+    """Show what the chain holds against each validator, proven either way; for organisations."""
+
+    async def work(ledger: "LedgerClient") -> list[dict[str, Any]]:
+        cards = connection.founding().genesis.cards
+        return [_verdict(card, *await ledger.evidence(card.validator)) for card in cards]
+
+    connection.session.show_all(connection.ask(connection.organisation().account, work), _VERDICT)
+
+
+def _verdict(card: "Card", height: int, held: "Caught | None") -> dict[str, Any]:
+    """A row of `_VERDICT`; empty from the kind on for who was never caught."""
+    from p2pledger.chain.statement import place_of
+
+    place = (None,) * 4 if held is None else place_of(held.evidence.first)
+    recorded = None if held is None else held.height
+    return dict(zip(_VERDICT, (card.name, height, held is not None, *place, recorded), strict=True))
 
 
 def _row(connection: Connection, line: "LogLine", *, proven: bool) -> dict[str, Any]:

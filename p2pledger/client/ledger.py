@@ -22,6 +22,8 @@ from p2pledger.client.export import of_reply, write_export
 from p2pledger.client.links import Links, Node
 from p2pledger.client.verify import VerifiedLog, check_log_reply, check_state_reply
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_receipt
+from p2pledger.execution.evidence import Caught, decode_caught
+from p2pledger.execution.keys import caught
 from p2pledger.health.consent import Consent, decode_consent
 from p2pledger.network.api import (
     Accepted,
@@ -49,7 +51,7 @@ from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, InvalidInput, PeerFault, ProofError, Refused, Rejected, Unavailable
-from p2pledger.primitives.ids import AccountKey, Height, Millis, Nonce
+from p2pledger.primitives.ids import AccountKey, Height, Millis, Nonce, ValidatorId
 
 R = TypeVar("R")
 A = TypeVar("A")
@@ -321,6 +323,11 @@ class LedgerClient:
     async def state(self, key: bytes) -> tuple[Height, bytes | None]:
         """(checkpoint, value) of a state key with its proof verified; members only."""
         return await self._ask(GetState(_ID, key), StateReply, partial(_proven_state, self.founding, key))
+
+    async def evidence(self, validator: ValidatorId) -> tuple[Height, Caught | None]:
+        """(checkpoint, what the chain held against a validator there), proven either way; members only."""
+        height, value = await self.state(caught(validator))
+        return height, None if value is None else decode_caught(value)
 
     async def _ask(self, request: Request, kind: type[R], check: Callable[[R], A]) -> A:
         """The first answer that stands its check. Raises Rejected, or what went wrong at the last node."""

@@ -108,7 +108,7 @@ class Engine:
             height, view = signed_up_to
             self.replica.recovery.stay_silent(height + founding.parameters.window + FLOOR_LAG_HEIGHTS, view)
         self.executor = Executor(founding, application, ledger, state)
-        self.admission = Admission(founding, application, self.executor, mempool or Mempool())
+        self.admission = Admission(founding, application, self.executor, Mempool() if mempool is None else mempool)
         members = [card.node for card in founding.genesis.cards]
         self.router = Router(self.chain, node_key, members, now.wall_ms << 16)
         self.statuses: dict[NodeId, Status] = {}

@@ -5,8 +5,10 @@ after the liar's: whose turn comes when the chain has the evidence already says 
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from p2pledger.chain.genesis import Founding
+from p2pledger.chain.statement import Place, place_of
 from p2pledger.chain.transaction import parse, sign
 from p2pledger.consensus.journal import EvidenceRecord
 from p2pledger.consensus.messages import contradicts, statement_of
@@ -16,15 +18,25 @@ from p2pledger.engine.events import EngineEffect, Note, Write
 from p2pledger.engine.executor import Executor
 from p2pledger.engine.ports import PutJournal
 from p2pledger.execution import keys
-from p2pledger.execution.evidence import ValidatorEvidence, caught
+from p2pledger.execution.evidence import ValidatorEvidence, all_caught, caught
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Rejected
-from p2pledger.primitives.ids import AccountKey, Millis, NodeId, Nonce, ValidatorId
+from p2pledger.primitives.ids import AccountKey, Height, Millis, NodeId, Nonce, ValidatorId
 
 DEADLINE = "evidence"
 """The name of its entry on the agenda."""
 OFFER_MS = 60_000
 """An offer expires after this, and the drift of clocks; if the chain still knows nothing, another one is made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contradiction:
+    """That a validator said two things at one place."""
+
+    author: ValidatorId
+    place: Place
+    recorded: Height | None
+    """The height of the block that put it onto the chain; None: this node has proof, the chain has none yet."""
 
 
 class Evidence:
@@ -62,6 +74,17 @@ class Evidence:
         """By author."""
         return self._kept
 
+    def known(self) -> list[Contradiction]:
+        """What the chain holds, and what only this node does, by validator."""
+        found = {
+            author: Contradiction(author, place_of(statement_of(record.first.message)), None)
+            for author, record in self._kept.items()
+        }
+        for held in all_caught(self._executor.state):
+            author = held.evidence.validator
+            found[author] = Contradiction(author, place_of(held.evidence.first), held.height)
+        return [found[author] for author in sorted(found)]
+
     def recall(self, record: EvidenceRecord) -> None:
         """Take up what the journal holds, after a start."""
         author = record.first.message.author
@@ -85,9 +108,11 @@ class Evidence:
         self._due_ms = {author: due for author, due in self._due_ms.items() if not self._is_on_chain(author)}
         now = self._agenda.monotonic_ms
         for author in sorted(author for author, due in self._due_ms.items() if due <= now):
-            self._due_ms[author] = now + self._timeout_ms
             if self._is_ready():
+                self._due_ms[author] = now + self._timeout_ms
                 yield from self._offer(author)
+            else:  # looked at more often than turns change, so that whose turn it is keeps its lead after a start
+                self._due_ms[author] = now + self._timeout_ms // 4
         self._set_deadline()
 
     def _offer(self, author: ValidatorId) -> Iterator[EngineEffect]:

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from p2pledger.chain.block import Header
 from p2pledger.chain.receipt import Executed
+from p2pledger.chain.statement import StatementKind
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
 from p2pledger.consensus.messages import Certificate
 from p2pledger.primitives import limits
@@ -138,6 +139,20 @@ class ValidatorStatus(Record, frozen=True):
     committed: Height
 
 
+class Equivocation(Record, frozen=True):
+    """A validator that said two things at one place (P14)."""
+
+    organisation: str
+    validator: Bytes32
+    kind: StatementKind
+    epoch: U64
+    view: U64
+    height: U64
+    """Of the block that it spoke about; 0 for statements about a view."""
+    recorded: Height | None
+    """The block that put the proof onto the chain; None: only this node has it, in its journal."""
+
+
 class StatusReply(Record, frozen=True, tag=33):
     """What `p2pledger status` shows."""
 
@@ -159,8 +174,7 @@ class StatusReply(Record, frozen=True, tag=33):
     q: U64
     pending_transactions: U64
     view_changes: U64
-    equivocators: tuple[str, ...]
-    """Names of the organisations whose validator was caught saying two things; the proof is in this node's journal."""
+    equivocations: tuple[Equivocation, ...]
     peers: tuple[ValidatorStatus, ...]
 
 

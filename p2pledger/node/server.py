@@ -302,7 +302,10 @@ class Server:
             q=founding.validators.q,
             pending_transactions=len(engine.admission.mempool) + engine.pool.transactions,
             view_changes=engine.view_changes,
-            equivocators=tuple(sorted(names[founding.validators.node_of(author)] for author in engine.evidence.kept)),
+            equivocations=tuple(
+                api.Equivocation(names[founding.validators.node_of(one.author)], one.author, *one.place, one.recorded)
+                for one in engine.evidence.known()
+            ),
             peers=peers,
         )
 

@@ -7,6 +7,11 @@ import pytest
 from msgspec.structs import replace
 
 from p2pledger.cli import block
+from p2pledger.consensus.journal import EvidenceRecord
+from p2pledger.consensus.messages import Prepare, Signed, statement
+from p2pledger.engine.evidence import evidence_of
+from p2pledger.network.api import Equivocation
+from p2pledger.primitives.ids import BlockHash, Epoch, Height, View
 from tests.unit.cli import town as stage
 from tests.unit.cli.town import NAMES, Town, run, said
 from tests.unit.client.chain import Chain
@@ -29,6 +34,43 @@ def test_below_four_members_status_says_that_no_fault_is_tolerated(town, monkeyp
     real = stage.status_of
     monkeypatch.setattr(stage, "status_of", lambda *given: replace(real(*given), n=3, f=0, q=3))
     assert "no fault is tolerated" in run("status", "--home", town.home()).stderr
+
+
+def test_who_contradicted_itself_is_named_with_the_place_and_where_the_proof_is(town, monkeypatch):
+    """P14: on the chain, apart from what only this node knows."""
+    real, cards = stage.status_of, town.founding.genesis.cards
+    caught = (
+        Equivocation(cards[1].name, cards[1].validator, "prepare", 0, 3, 7, Height(9)),
+        Equivocation(cards[2].name, cards[2].validator, "view-change", 0, 4, 0, None),
+    )
+    monkeypatch.setattr(stage, "status_of", lambda *given: replace(real(*given), equivocations=caught))
+    shown = json.loads(run("status", "--home", town.home(), "--output", "json").stdout)["equivocations"]
+    assert [(one["organisation"], one["kind"], one["height"], one["recorded"]) for one in shown] == [
+        (cards[1].name, "prepare", 7, 9),
+        (cards[2].name, "view-change", 0, None),
+    ]
+    table = run("status", "--home", town.home()).stdout
+    assert f"{cards[1].name} (prepare, view 3, height 7; on the chain since height 9)" in table
+    assert f"{cards[2].name} (view-change, view 4; known to this node only)" in table
+
+
+def test_what_the_chain_holds_against_validators_is_proven(town):
+    """P14: presence and absence, each with a proof of the state; whoever is no member is refused."""
+    rows = json.loads(run("audit", "validators", *town.as_organisation(), "--output", "json").stdout)
+    assert [row["caught"] for row in rows] == [False] * 4
+    liar, witness = town.homes[2], town.homes[0]
+    said = [Prepare(Epoch(0), View(3), Height(7), BlockHash(bytes([i]) * 32), liar.validator) for i in range(2)]
+    signed = [Signed(one, liar.keys.consensus.sign(statement(town.chain.chain, one))) for one in said]
+    town.chain.run(town.chain.signed(witness.keys.node, evidence_of(EvidenceRecord(*signed))))
+    town.chain.tick()
+    rows = json.loads(run("audit", "validators", *town.as_organisation(), "--output", "json").stdout)
+    (row,) = [row for row in rows if row["caught"]]
+    recorded = town.chain.height - 1
+    assert (row["organisation"], row["kind"], row["height"], row["recorded at"]) == (NAMES[2], "prepare", 7, recorded)
+    assert NAMES[2] in run("audit", "validators", *town.as_organisation()).stdout
+    event = json.loads(run("block", "get", recorded, "--home", town.home(), "--output", "json").stdout)["receipts"][0]
+    assert event["events"][0]["event"] == "EquivocationRecorded"
+    run("audit", "validators", *town.network, "--genesis", town.genesis, expect=78)
 
 
 def test_a_stranger_may_look(town):

@@ -86,7 +86,7 @@ def status_of(chain: Chain, number: int) -> StatusReply:
         q=validators.q,
         pending_transactions=0,
         view_changes=0,
-        equivocators=(),
+        equivocations=(),
         peers=peers,
     )
 

@@ -7,13 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from p2pledger.chain.transaction import Transaction, parse, sign
+from p2pledger.engine.engine import Engine
+from p2pledger.engine.events import Now
 from p2pledger.gossip import BatchPool
 from p2pledger.mempool import Mempool
 from p2pledger.primitives import limits
 from p2pledger.primitives.errors import Code, Rejected
 from p2pledger.primitives.ids import ChainId, Millis, Nonce
 from p2pledger.sim.application import Put
-from p2pledger.sim.founding import seeded_key
+from p2pledger.sim.founding import WALL_START_MS, seeded_key
+from p2pledger.sim.world import World
 from tests.unit.engine.test_proposals import pooled
 
 KEYS = [seeded_key("sender", i) for i in range(2)]
@@ -121,3 +124,14 @@ def test_two_transactions_with_one_nonce_do_not_wait_together() -> None:
     assert not pool.add(KNOWN[0, 1, 0], 0)
     with pytest.raises(Rejected, match="E_NONCE"):
         pool.add(KNOWN[0, 1, 1], 0)
+
+
+def test_the_mempool_that_an_engine_is_given_is_the_one_it_uses() -> None:
+    """An empty mempool is falsy; an engine once took its own instead, and the settings of a node had no effect."""
+    world = World(1)
+    node = world.nodes[0]
+    small = Mempool(transactions_max=1)
+    moment = Now(0, WALL_START_MS)
+    founding = world.consortium.founding
+    engine = Engine(founding, world.application, node.key, node.validator, node.ledger, node.state, moment, small)
+    assert engine.admission.mempool is small
