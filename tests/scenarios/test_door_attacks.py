@@ -5,10 +5,10 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from p2pledger.consensus import certificates, messages, verification
+from p2pledger.chain import statement as statements
+from p2pledger.consensus import certificates, verification
 from p2pledger.consensus.messages import (
     Certificate,
-    Commit,
     Message,
     NewView,
     Prepare,
@@ -97,14 +97,19 @@ def for_another_height(stage: Stage) -> Signed:
     "forged", [unsigned, in_anothers_name, of_another_chain, a_prepare_as_a_commit, for_another_height]
 )
 def test_a_signature_is_good_for_its_statement_only(stage: Stage, without: Without, forged: Forged) -> None:
-    shown(stage, forged, without, Check(verification.verify_message, "if not verify("))
+    shown(
+        stage,
+        forged,
+        without,
+        Check(verification.verify_message, "raise InvalidInput(f'{type(message).__name__} is not signed"),
+    )
 
 
 @pytest.mark.attack("T12")
 def test_the_purpose_is_in_what_is_signed(stage: Stage, without: Without, monkeypatch: pytest.MonkeyPatch) -> None:
     """PREPAREs become COMMITs where both sign for one purpose."""
     with without.setup("the purpose in the signed bytes"), monkeypatch.context() as careless:
-        careless.setitem(messages._DOMAINS, Commit, messages._DOMAINS[Prepare])
+        careless.setitem(statements._DOMAINS, "commit", statements._DOMAINS["prepare"])
         assert passes_the_door(stage, a_prepare_as_a_commit(stage))
     assert not passes_the_door(stage, a_prepare_as_a_commit(stage))
 
@@ -311,7 +316,10 @@ def by_another_than_its_primary(stage: Stage) -> Message:
         (Check(verification._check_new_view, "if len(claims) !="), with_too_few_claims),
         (Check(verification._check_new_view, "if any((first.author >="), with_one_claim_twice),
         (Check(verification._check_new_view, "if quoted.author not in validators"), quoting_a_stranger),
-        (Check(verification._check_new_view, "if not verify("), quoting_what_nobody_said),
+        (
+            Check(verification._check_new_view, "raise InvalidInput(f'NEW-VIEW quotes a claim that"),
+            quoting_what_nobody_said,
+        ),
         (
             Check(verification._check_new_view, "if quoted.claim is not None and"),
             quoting_a_claim_of_its_own_view,
@@ -353,15 +361,15 @@ Change = Callable[[Certificate], Certificate]
             lambda good: replace(good, votes=(*good.votes[:4], good.votes[3])),
         ),
         (
-            Check(certificates.check_certificate, "if not verify("),
+            Check(certificates.check_certificate, "raise InvalidInput(f'certificate at height"),
             lambda good: replace(good, view=View(3)),
         ),
         (
-            Check(certificates.check_certificate, "if not verify("),
+            Check(certificates.check_certificate, "raise InvalidInput(f'certificate at height"),
             lambda good: replace(good, kind="prepare"),
         ),
         (
-            Check(certificates.check_certificate, "if not verify("),
+            Check(certificates.check_certificate, "raise InvalidInput(f'certificate at height"),
             lambda good: replace(good, votes=(*good.votes[:4], replace(good.votes[3], seat=6))),
         ),
     ],

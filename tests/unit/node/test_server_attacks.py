@@ -4,11 +4,10 @@ from collections.abc import Awaitable
 
 import pytest
 
-from p2pledger.chain.genesis import Founding
 from p2pledger.chain.receipt import executed
 from p2pledger.engine.engine import Engine
 from p2pledger.engine.events import Now
-from p2pledger.engine.executor import genesis_flush
+from p2pledger.engine.ports import StateFlush
 from p2pledger.health.application import HealthApplication
 from p2pledger.network import api
 from p2pledger.network.clients import Session
@@ -17,7 +16,7 @@ from p2pledger.node.server import Server
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, Rejected, Unavailable
 from p2pledger.primitives.ids import AccountKey, Height, Nonce
-from p2pledger.state.view import Writes
+from p2pledger.state import tree
 from p2pledger.storage.memory import MemoryLedgerStore, MemoryStateStore
 from tests.attack import Without
 from tests.unit.execution.ledger import hash32, key
@@ -27,14 +26,12 @@ NEIGHBOUR = key("neighbour")
 OTHERS = [DOCTOR, NEIGHBOUR, key("stranger")]
 
 
-class Settled(HealthApplication):
-    """A chain that begins where a `World` stands."""
-
-    def __init__(self, world: World) -> None:
-        self.writes: Writes = dict(world.state.scan(b""))
-
-    def genesis_writes(self, founding: Founding) -> Writes:
-        return self.writes
+def settled(world: World) -> MemoryStateStore:
+    """The state of a chain that begins where a `World` stands."""
+    writes, state = dict(world.state.scan(b"")), MemoryStateStore()
+    _, tree_writes = tree.update(lambda key: None, writes)
+    state.flush(StateFlush(Height(0), writes, (), (), tree_writes, ()))
+    return state
 
 
 @pytest.fixture
@@ -43,10 +40,9 @@ def server() -> Server:
     world = World()
     world.register("neighbour", "patient", BERG, "Berg")
     world.grant()
-    application = Settled(world)
-    ledger, state = MemoryLedgerStore(world.chain, world.founding.header.hash), MemoryStateStore()
-    state.flush(genesis_flush(application, world.founding))
-    engine = Engine(world.founding, application, key("node of Berg"), None, ledger, state, Now(0, world.now_ms))
+    ledger, state = MemoryLedgerStore(world.chain, world.founding.header.hash), settled(world)
+    now = Now(0, world.now_ms)
+    engine = Engine(world.founding, HealthApplication(), key("node of Berg"), None, ledger, state, now)
     made = Server(engine, ledger, state, make_metrics())
     receipt = executed(Height(0), 0, hash32("transaction"), Code.OK, [b"event"])  # type: ignore[arg-type]
     made._unindexed[AccountKey(PATIENT.public), Nonce(7)] = receipt
