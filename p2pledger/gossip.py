@@ -131,6 +131,8 @@ class PooledBatch:
     transactions: list[Transaction]
     data: bytes
     held_since_ms: int
+    came_ms: int | None = None
+    """When it came, by the wall clock; None where it was taken up from disk."""
     is_own: bool = False
 
 
@@ -145,11 +147,28 @@ class BatchPool:
     bytes_held: int = 0
     transactions: int = 0
     bytes_of: dict[NodeId, int] = field(default_factory=dict)
+    halvings: dict[NodeId, int] = field(default_factory=dict)
+    """How many times an origin's share is halved, for junk (P3)."""
 
-    def is_full(self, origin: NodeId) -> bool:
-        """Whether another batch of the largest size would not fit into this origin's share."""
-        share = max(self.bytes_max // self.origins, 2 * limits.BATCH_BYTES_MAX)
-        return self.bytes_of.get(origin, 0) + limits.BATCH_BYTES_MAX > share
+    def is_full(self, origin: NodeId, coming: int = 0) -> bool:
+        """Whether another batch of the largest size would not fit beside this origin's, and `coming` bytes of it."""
+        return self.bytes_of.get(origin, 0) + coming + limits.BATCH_BYTES_MAX > self.share(origin)
+
+    def share(self, origin: NodeId) -> int:
+        """The bytes that this origin may fill: an equal part, halved for junk, never less than one batch."""
+        equal = max(self.bytes_max // self.origins, 2 * limits.BATCH_BYTES_MAX)
+        return max(equal >> self.halvings.get(origin, 0), limits.BATCH_BYTES_MAX)
+
+    def halve(self, origin: NodeId) -> None:
+        """Give an origin half as much room; at one batch it stays."""
+        if self.share(origin) > limits.BATCH_BYTES_MAX:
+            self.halvings[origin] = self.halvings.get(origin, 0) + 1
+
+    def double(self, origin: NodeId) -> None:
+        """Take one halving back."""
+        left = self.halvings.pop(origin, 0) - 1
+        if left > 0:
+            self.halvings[origin] = left
 
     def add(self, pooled: PooledBatch, is_wanted: bool = False) -> bool:
         """Hold a batch; False if it is here already, or if there is no room and no open block wants it."""

@@ -14,6 +14,14 @@ from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import U64, BatchId, ChainId, NodeId, Signature
 
 
+class JunkBatch(InvalidInput):
+    """An origin has signed a batch with malformed or badly signed transactions: its own doing, whoever brought it."""
+
+    def __init__(self, origin: NodeId, reason: str) -> None:
+        super().__init__(f"batch of {origin.hex()}: {reason}")
+        self.origin = origin
+
+
 class Batch(Record, frozen=True):
     """1..500 transactions from one entry node."""
 
@@ -55,16 +63,19 @@ def parse_batch(data: bytes) -> Batch:
 def check_batch(chain: ChainId, batch: Batch) -> list[Transaction]:
     """The batch's transactions, after every signature in it has been verified; the expensive step, once per node.
 
-    Raises InvalidInput (Rejected included) at the first thing that does not hold.
+    Raises InvalidInput where the origin has not signed it, JunkBatch at the first thing in it that does not hold.
     """
     statement = _statement(chain, batch.origin, batch.sequence, batch.transactions)
     if not verify(batch.origin, statement, batch.signature):
         raise InvalidInput(f"batch {batch.sequence} is not signed by its origin {batch.origin.hex()}")
-    transactions = [parse(data) for data in batch.transactions]
-    for transaction in transactions:
-        if transaction.body.chain != chain:
-            raise InvalidInput(
-                f"transaction {transaction.id.hex()} is for chain {transaction.body.chain.hex()}, not {chain.hex()}"
-            )
-        check_signatures(transaction)
+    try:
+        transactions = [parse(data) for data in batch.transactions]
+        for transaction in transactions:
+            if transaction.body.chain != chain:
+                raise InvalidInput(
+                    f"transaction {transaction.id.hex()} is for chain {transaction.body.chain.hex()}, not {chain.hex()}"
+                )
+            check_signatures(transaction)
+    except InvalidInput as error:
+        raise JunkBatch(batch.origin, str(error)) from error
     return transactions

@@ -10,7 +10,9 @@ from p2pledger.engine.agenda import Agenda
 from p2pledger.engine.events import BatchVerified, EngineEffect, Transmit, VerifyBatch, Write
 from p2pledger.engine.executor import Executor, parse_bodies
 from p2pledger.engine.ports import LedgerStore, PutBody
+from p2pledger.engine.standing import Standing
 from p2pledger.execution import keys
+from p2pledger.execution.execute import BlockEffects
 from p2pledger.execution.windows import Window
 from p2pledger.gossip import BatchPool, PooledBatch, Router, Transmission
 from p2pledger.mempool import Mempool
@@ -53,6 +55,7 @@ class Dissemination:
     ) -> None:
         self.origins = frozenset(card.node for card in founding.genesis.cards)
         self.pool = BatchPool(origins=len(self.origins))
+        self.standing = Standing(self.pool, NodeId(node_key.public), founding.parameters.drift_ms)
         self._chain = founding.chain
         self._key = node_key
         self._me = NodeId(node_key.public)
@@ -64,7 +67,10 @@ class Dissemination:
         self._sequence = 0
         self._own_unordered: set[BatchId] = set()
         self._requested: dict[BatchId, int] = {}
-        self._verifying: set[BatchId] = set()
+        self._needed: dict[BatchId, None] = {}
+        """Of the requested ones those that a block names: for them there is always room."""
+        self._verifying: dict[BatchId, tuple[NodeId, int]] = {}
+        """(origin, bytes) of each batch that is being verified."""
         self._overtaken: set[BatchId] = set()
         self.ordered_ms = 0
         """When a block with batches was last committed."""
@@ -123,30 +129,42 @@ class Dissemination:
         key = batch_id(data)
         if not self._lacks(key):
             return
+        if self.standing.is_known_junk(key):
+            return
         batch = parse_batch(data)
         if batch.origin not in self.origins:
             raise InvalidInput(f"batch of {batch.origin.hex()}, who is not a member")
         is_open = self.window_of(batch.origin).use(batch.sequence) is not None
-        if key in self._requested or (is_open and not self.pool.is_full(batch.origin)):
-            self._verifying.add(key)
+        if key in self._needed or (is_open and self._has_room(batch.origin)):
+            self._verifying[key] = (batch.origin, len(data))
             yield VerifyBatch(link, data)
 
-    def on_bad(self, key: BatchId | None) -> None:
-        """A batch whose signatures do not hold may come again, in a better state."""
+    def _has_room(self, origin: NodeId) -> bool:
+        """Whether one more batch of an origin fits its share, with those that are being verified."""
+        return not self.pool.is_full(origin, sum(size for by, size in self._verifying.values() if by == origin))
+
+    def on_bad(self, key: BatchId | None, junk_of: NodeId | None = None) -> None:
+        """A batch that does not hold, or that nobody looked at: it may come again, unless its origin signed it so."""
         if key is not None:
-            self._verifying.discard(key)
+            self._verifying.pop(key, None)
+            if junk_of is not None:
+                self.standing.convict(junk_of, key)
 
     def on_verified(self, event: BatchVerified, wanted: Iterable[Header]) -> None:
         """File a batch whose signatures hold, if a block that is looked at names it or it may yet be ordered."""
-        self._verifying.discard(event.id)
+        self._verifying.pop(event.id, None)
         self._requested.pop(event.id, None)
+        self._needed.pop(event.id, None)
         if event.batch.origin not in self.origins or not self._lacks(event.id):
             return
         is_wanted = any(event.id in header.batches for header in wanted)
         is_open = self.window_of(event.batch.origin).use(event.batch.sequence) is not None
         if is_wanted or is_open:
-            now = self._agenda.monotonic_ms
-            self.pool.add(PooledBatch(event.id, event.batch, event.transactions, event.data, now), is_wanted)
+            now = self._agenda.now
+            pooled = PooledBatch(
+                event.id, event.batch, event.transactions, event.data, now.monotonic_ms, came_ms=now.wall_ms
+            )
+            self.pool.add(pooled, is_wanted)
 
     def announce(self, nodes: Iterable[NodeId]) -> Iterator[EngineEffect]:
         """Tell peers what waits here; who lacks a batch asks for it."""
@@ -171,6 +189,9 @@ class Dissemination:
 
     def ask_missing(self, header: Header) -> Iterator[EngineEffect]:
         """The bodies of a block that are not here: everybody may have them."""
+        if len(self._needed) > REQUESTED_MAX:
+            self._needed.clear()  # whatever is still needed is asked for again
+        self._needed.update(dict.fromkeys(key for key in header.batches if self._lacks(key)))
         return self.ask_for(header.batches, sorted(self._router.links))
 
     def on_request(self, node: NodeId, request: BatchRequest) -> Iterator[EngineEffect]:
@@ -209,8 +230,11 @@ class Dissemination:
             assert data is not None, "a block is journalled or committed with all its bodies at hand"
             yield Write(PutBody(key, data))
 
-    def ordered(self, header: Header, bodies: Bodies) -> None:
+    def ordered(self, header: Header, bodies: Bodies, effects: BlockEffects) -> None:
         """A block is committed: its batches wait no more, nor do those that its batches made impossible."""
+        waited = [self.pool.get(key) for key in header.batches]
+        came = [None if pooled is None else pooled.came_ms for pooled in waited]
+        self.standing.judge(header.time_ms, bodies, came, effects)
         ordered = [pooled for key in header.batches if (pooled := self.pool.remove(key)) is not None]
         self._own_unordered.difference_update(header.batches)
         if header.batches:
@@ -235,7 +259,9 @@ class Dissemination:
 
         A backlog that is worked off in its order is nobody's fault.
         """
-        passed_over = [self.pool.batches[key].held_since_ms for key in self._overtaken if key in self.pool]
+        overtaken = [pooled for key in self._overtaken if (pooled := self.pool.get(key)) is not None]
+        # Who sends junk has less room at the primary than here, perhaps; that is not the primary's fault.
+        passed_over = [one.held_since_ms for one in overtaken if not self.pool.halvings.get(one.batch.origin)]
         oldest = self.pool.oldest_ms()
         if oldest is not None:
             passed_over.append(max(oldest, self.ordered_ms))

@@ -387,7 +387,7 @@ class Engine:
             yield Note("message_rejected", (("node", origin.hex()), ("reason", str(error))))
 
     def _on_bad(self, event: MessageBad) -> Iterator[EngineEffect]:
-        self._batches.on_bad(event.batch)
+        self._batches.on_bad(event.batch, event.junk_of)
         yield Note("message_rejected", (("node", event.node.hex()), ("reason", event.reason)))
         if event.is_forged and event.node in self.router.links:
             yield Disconnect(event.node, event.reason)
@@ -445,7 +445,7 @@ class Engine:
         header = record.header
         effects = self.executor.apply(header, bodies)
         yield Write(AppendBlock(record))
-        self._batches.ordered(header, bodies)
+        self._batches.ordered(header, bodies, effects)
         yield BlockExecuted(header.height, effects.receipts, effects.receipt_keys, effects.root, effects.alarms)
 
     # Ranges

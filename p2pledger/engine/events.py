@@ -63,6 +63,8 @@ class MessageBad:
     batch: BatchId | None = None
     is_forged: bool = True
     """False: nobody looked, the queue was full."""
+    junk_of: NodeId | None = None
+    """The origin that has signed this batch all the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import trio
 
-from p2pledger.chain.batch import batch_id, check_batch, parse_batch
+from p2pledger.chain.batch import JunkBatch, batch_id, check_batch, parse_batch
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.transaction import Transaction, check_signatures
 from p2pledger.consensus.verification import verify_message
@@ -134,6 +134,9 @@ class Verifier:
         try:
             batch = parse_batch(job.data)
             transactions = check_batch(self.founding.chain, batch)
+        except JunkBatch as error:
+            self.bad += 1
+            return MessageBad(job.node, str(error), key, junk_of=error.origin)
         except InvalidInput as error:
             self.bad += 1
             return MessageBad(job.node, str(error), key)

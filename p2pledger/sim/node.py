@@ -6,8 +6,8 @@ It may crash at every boundary between two effects. What was not durable by then
 from collections import deque
 from typing import TYPE_CHECKING
 
+from p2pledger.chain.batch import JunkBatch, check_batch, parse_batch
 from p2pledger.chain.batch import batch_id as id_of_batch
-from p2pledger.chain.batch import check_batch, parse_batch
 from p2pledger.consensus.journal import VoteRecord
 from p2pledger.consensus.messages import Prepare, Signed, statement
 from p2pledger.consensus.verification import verify_message
@@ -284,6 +284,8 @@ class SimNode:
                 try:
                     batch = parse_batch(effect.data)
                     transactions = check_batch(self._founding.chain, batch)
+                except JunkBatch as error:
+                    return MessageBad(effect.node, str(error), id_of_batch(effect.data), junk_of=error.origin)
                 except InvalidInput as error:
                     return MessageBad(effect.node, str(error), id_of_batch(effect.data))
                 return BatchVerified(effect.node, id_of_batch(effect.data), batch, transactions, effect.data)

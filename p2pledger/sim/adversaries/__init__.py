@@ -1,7 +1,7 @@
 """Validators that lie, by name. Each controls a real identity; a world may hold up to f of them."""
 
 from p2pledger.sim.adversaries.base import Adversary, Rewriter
-from p2pledger.sim.adversaries.carriers import BadBatch, SyncPoisoner
+from p2pledger.sim.adversaries.carriers import BadBatch, Junker, SyncPoisoner
 from p2pledger.sim.adversaries.proposers import BadNewView, Censor, Deceiver, Equivocator, TimeTraveller, WrongRoot
 from p2pledger.sim.adversaries.voters import (
     FutureSpammer,
@@ -45,6 +45,7 @@ __all__ = [
     "Deceiver",
     "Equivocator",
     "FutureSpammer",
+    "Junker",
     "LiarInViewChange",
     "Mutator",
     "Replayer",

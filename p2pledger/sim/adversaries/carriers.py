@@ -4,6 +4,7 @@ from msgspec.structs import replace
 
 from p2pledger.chain.batch import Batch, parse_batch, seal
 from p2pledger.chain.block import Header
+from p2pledger.chain.transaction import parse, sign
 from p2pledger.messages import (
     BatchPush,
     Certified,
@@ -16,8 +17,10 @@ from p2pledger.messages import (
 )
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import encode
-from p2pledger.primitives.ids import BlockHash, Height, Millis, Signature, View
+from p2pledger.primitives.ids import BlockHash, Height, Millis, Nonce, Signature, View
 from p2pledger.sim.adversaries.base import Adversary
+from p2pledger.sim.application import Put
+from p2pledger.sim.founding import seeded_key
 
 
 class BadBatch(Adversary):
@@ -54,6 +57,36 @@ class BadBatch(Adversary):
     def _crowded(self, batch: Batch) -> list[bytes]:
         count = limits.BATCH_TRANSACTIONS_MAX + 1
         return [encode(replace(batch, transactions=(batch.transactions[0],) * count))]
+
+
+class Junker(Adversary):
+    """Seals as many full batches as it may of transactions whose senders nobody knows (T44).
+
+    They are properly signed and may be ordered: each costs everybody room in a block, and leads to nothing.
+    """
+
+    burst = 16
+    """Batches each time that it speaks; of the largest size, so that two fill a block."""
+    sealed = 0
+
+    def idle(self) -> None:
+        self.acts()
+        for _ in range(self.burst):
+            self.sealed += 1
+            body = encode(BatchPush(self._batch(self.sealed)))
+            for target in self.others():
+                self.world.carry(self.node.index, target, body)
+
+    def _batch(self, sequence: int) -> bytes:
+        chain = self.world.consortium.founding.chain
+        filling = [Put(b"x" * 32, b"y" * 256)] * 200
+        transactions = []
+        for number in range(limits.BATCH_BYTES_MAX // limits.TRANSACTION_BYTES_MAX):
+            until = Millis(self.node.moment().wall_ms + 60_000)
+            key = seeded_key("nobody", sequence)
+            transactions.append(sign(chain, key, Nonce(number + 1), until, filling))
+            self.world.observer.submitted.add(parse(transactions[-1]).id)
+        return seal(chain, self.node.key, sequence, transactions)
 
 
 class SyncPoisoner(Adversary):
