@@ -230,11 +230,14 @@ class Dissemination:
             assert data is not None, "a block is journalled or committed with all its bodies at hand"
             yield Write(PutBody(key, data))
 
-    def ordered(self, header: Header, bodies: Bodies, effects: BlockEffects) -> None:
-        """A block is committed: its batches wait no more, nor do those that its batches made impossible."""
+    def judge(self, header: Header, bodies: Bodies, effects: BlockEffects) -> None:
+        """What the batches of a committed block were worth, before they are let go."""
         waited = [self.pool.get(key) for key in header.batches]
         came = [None if pooled is None else pooled.came_ms for pooled in waited]
         self.standing.judge(header.time_ms, bodies, came, effects)
+
+    def ordered(self, header: Header, bodies: Bodies) -> None:
+        """A block is committed: its batches wait no more, nor do those that its batches made impossible."""
         ordered = [pooled for key in header.batches if (pooled := self.pool.remove(key)) is not None]
         self._own_unordered.difference_update(header.batches)
         if header.batches:

@@ -445,7 +445,8 @@ class Engine:
         header = record.header
         effects = self.executor.apply(header, bodies)
         yield Write(AppendBlock(record))
-        self._batches.ordered(header, bodies, effects)
+        self._batches.judge(header, bodies, effects)
+        self._batches.ordered(header, bodies)
         yield BlockExecuted(header.height, effects.receipts, effects.receipt_keys, effects.root, effects.alarms)
 
     # Ranges

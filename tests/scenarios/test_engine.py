@@ -118,3 +118,5 @@ def test_a_batch_that_is_passed_over_costs_the_primary_its_view(world: World) ->
     engine._batches.ordered(block, [(ordered.batch, ordered.transactions)])
     assert engine._batches.oldest_neglected_ms() == 300
     assert engine._watch.complaint() == on.PrimaryUnfair(View(0))
+    engine.pool.halve(passed.batch.origin)
+    assert engine._batches.oldest_neglected_ms() == 9_000  # P23: nobody complains for who sends junk
