@@ -191,6 +191,8 @@ def slot(message: Message) -> tuple[int, int, int, int]:
 
 def same_statement(first: Message, second: Message) -> bool:
     """Whether two messages of one author and slot say the same; what travels beside them does not count."""
+    if first is second:
+        return True
     return first.author == second.author and statement_of(first) == statement_of(second)
 
 

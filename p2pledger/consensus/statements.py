@@ -49,8 +49,9 @@ class OwnStatements:
 
     def keep_signed(self, signed: Signed) -> None:
         """Own words came back from the signer: for resending."""
-        if slot(signed.message) in self.cast:
-            self._signed[slot(signed.message)] = signed
+        place = slot(signed.message)
+        if place in self.cast:
+            self._signed[place] = signed
 
     def repeat(self, view: View) -> Iterator[Effect]:
         """All own statements of a view (P16); signing again gives the same bytes."""

@@ -69,6 +69,17 @@ class Faults:
     """Every 500 ms: somebody suspects its primary (P24)."""
 
 
+def block_on(parent: Header, now: int, salt: bytes) -> Header:
+    """An empty shell of a block: unlike all others with another parent, moment or salt (of at most 32 bytes)."""
+    return msgspec.structs.replace(
+        parent,
+        height=Height(parent.height + 1),
+        parent=parent.hash,
+        time_ms=Millis(max(parent.time_ms + 1, WALL_START_MS + now)),
+        transaction_root=salt.ljust(32),
+    )
+
+
 class _Crash(Exception):
     pass
 
@@ -334,18 +345,7 @@ class Core:
             host.order = order
 
     def _built(self, host: Host, order: do.BuildProposal, b: Any) -> None:
-        parent = order.parent
-        time_ms = max(parent.time_ms + 1, WALL_START_MS + self.now)
-        salt = b"%d %d" % (host.index, self._order)
-        header = self.know(
-            msgspec.structs.replace(
-                parent,
-                height=Height(parent.height + 1),
-                parent=parent.hash,
-                time_ms=Millis(time_ms),
-                transaction_root=salt.ljust(32),
-            )
-        )
+        header = self.know(block_on(order.parent, self.now, b"%d %d" % (host.index, self._order)))
         if isinstance(self._misdeeds.get(host.index), Deceiver) and self.random.random() < 0.4:
             self.judge.bad.add(header.hash)
             self.judge.reached["bad block"] += 1

@@ -225,20 +225,23 @@ class Host:
 
     # Effects
 
-    def _perform(self, effects: Iterable[do.Effect], events: list[on.Event]) -> None:
+    def _perform(self, effects: Iterable[do.Effect], events: list[on.Event]) -> None:  # noqa: PLR0915
         writes = self._writes(effects)
         if writes:
             self.write(writes)
         for effect in effects:
             match effect:
-                case do.Persist() | do.CommitBlock() | do.StopTimer() | do.ViewEntered() | do.ViewLeft():
-                    if isinstance(effect, do.StopTimer):
-                        self.timers.pop(effect.timer, None)
+                case do.Persist():
+                    pass  # written
                 case do.SetTimer():
                     self.timers[effect.timer] = effect.generation
                     self._around.set_timer(self, effect)
+                case do.StopTimer():
+                    self.timers.pop(effect.timer, None)
                 case do.Broadcast():
                     events.append(self._say(effect.message))
+                case do.CommitBlock() | do.ViewEntered() | do.ViewLeft():
+                    pass
                 case do.SendSigned():
                     self._send(effect.to, effect.signed)
                 case do.SendCertificate():
