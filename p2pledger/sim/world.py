@@ -22,6 +22,7 @@ from p2pledger.engine.events import (
 from p2pledger.messages import Agreement, Relay, parse_message
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
+from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.ids import NodeId, TransactionId
 from p2pledger.sim.adversaries import Adversary
 from p2pledger.sim.application import Put
@@ -240,15 +241,20 @@ class World:
     def submit_operations(
         self, index: int, operations: Sequence[Record], sender: int | None = None
     ) -> TransactionId | None:
-        """Sign operations with a member's account key and hand them to a running node; None if it is down.
+        """Sign operations with a member's account key (that of `index` itself) and hand them to a running node."""
+        return self.submit_signed(index, self.consortium.accounts[index if sender is None else sender], operations)
+
+    def submit_signed(
+        self, index: int, key: SigningKey, operations: Sequence[Record], cosigners: Sequence[SigningKey] = ()
+    ) -> TransactionId | None:
+        """Sign operations with these keys and hand them to a running node; the transaction's id, None if it is down.
 
         With `faults.retries` and `faults.flood` some go to several nodes, and some bring company.
         """
         if self.nodes[index].engine is None:
             return None
-        who = index if sender is None else sender
         chance, faults = self.chance["clients"], self.faults
-        transaction = self.clients.sign(who, operations, self.now)
+        transaction = self.clients.sign(key, operations, self.now, cosigners)
         receivers = [self.nodes[index]]
         if not self.network.is_healed and faults.retries and chance.random() < faults.retries:
             self.observer.reached["client retry"] += 1
@@ -259,7 +265,7 @@ class World:
         if not self.network.is_healed and faults.flood and chance.random() < faults.flood:
             self.observer.reached["client flood"] += 1
             for _ in range(50):
-                extra = self.clients.sign(who, operations, self.now)
+                extra = self.clients.sign(key, operations, self.now, cosigners)
                 self.observer.submitted.add(extra.id)
                 self.deliver(0, self.nodes[index], Submitted(0, extra))
         return transaction.id
