@@ -1,15 +1,24 @@
 """P8 to P14, P16 on one replica: patience, view changes, new views, equivocation, repetition."""
 
+from hashlib import sha512
+
 import msgspec
 import pytest
+from nacl.bindings import (
+    crypto_core_ed25519_scalar_add,
+    crypto_core_ed25519_scalar_mul,
+    crypto_core_ed25519_scalar_reduce,
+    crypto_scalarmult_ed25519_base_noclamp,
+)
 
 from p2pledger.consensus import effects as do
 from p2pledger.consensus import events as on
 from p2pledger.consensus.journal import ViewRecord
-from p2pledger.consensus.messages import Commit, NewView, Prepare, ViewChange
+from p2pledger.consensus.messages import Commit, NewView, Prepare, Signed, ViewChange, statement
 from p2pledger.consensus.verification import verify_message
+from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput
-from p2pledger.primitives.ids import Epoch, Height, View
+from p2pledger.primitives.ids import Epoch, Height, Signature, View
 from tests.scenarios.stage import Stage, parameters
 
 
@@ -282,6 +291,31 @@ def test_a_view_is_entered_once(voter: Stage) -> None:
     assert voter.replica.base == (0, voter.genesis.hash)
     assert voter.said(Prepare) == []
     assert len(voter.asked(do.ReportEquivocation)) == 1
+
+
+def test_a_new_view_said_again_with_another_signature_is_no_evidence(voter: Stage) -> None:
+    """P13, P14: one statement has many good signatures; only another statement contradicts it."""
+    changes = [voter.view_change(who, 1) for who in "abc"]
+    entered = voter.new_view(1, changes)
+    voter.sees(*changes, entered)
+    again = Signed(entered, with_another_nonce(voter.keys["b"], statement(voter.chain, entered)))
+    assert again.signature != voter.signed(entered).signature
+    verified = verify_message(again, voter.chain, voter.replica.epoch, voter.founding.validators)
+    voter.happens(on.Received(verified))
+    assert voter.asked(do.ReportEquivocation) == []
+
+
+def with_another_nonce(key: SigningKey, message: bytes) -> Signature:
+    """A signature as good as the one that `key.sign` makes (RFC 8032, 5.1.6, with a nonce of our own)."""
+    secret = bytearray(sha512(key.seed).digest()[:32])
+    secret[0] &= 248
+    secret[31] = (secret[31] & 127) | 64
+    nonce = crypto_core_ed25519_scalar_reduce(sha512(b"another nonce").digest())
+    point = crypto_scalarmult_ed25519_base_noclamp(nonce)
+    challenge = crypto_core_ed25519_scalar_reduce(sha512(point + key.public + message).digest())
+    private = crypto_core_ed25519_scalar_reduce(bytes(secret) + bytes(32))
+    scalar = crypto_core_ed25519_scalar_add(nonce, crypto_core_ed25519_scalar_mul(challenge, private))
+    return Signature(point + scalar)
 
 
 def test_the_base_of_a_view_survives_a_crash(voter: Stage) -> None:

@@ -19,6 +19,7 @@ from p2pledger.consensus.messages import NewView, SignedClaim, ViewChange, state
 from p2pledger.execution import evidence, keys
 from p2pledger.execution.evidence import EquivocationRecorded, ValidatorEvidence
 from p2pledger.health.events import decode_event
+from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code
 from p2pledger.primitives.ids import BlockHash, ChainId, Epoch, Height, NodeId, Signature, ValidatorId, View
@@ -118,6 +119,13 @@ def test_evidence_is_small_whatever_the_messages_carried(ledger: Ledger) -> None
     data = ledger.signed(NODE, proof((statement_of(large), statement_of(other))))
     assert len(data) < 1024
     assert codes(ledger.run(data)) == [Code.OK]
+    last, claim_of_all = 2**63 - 1, Claim(View(2**63 - 1), Height(2**63 - 1), ONE)
+    largest = [
+        BlockStatement("pre-prepare", Epoch(last), View(last), Height(last), ONE),
+        ViewChangeStatement(Epoch(last), View(last), claim_of_all),
+        NewViewStatement(Epoch(last), View(last), hash32("claims")),
+    ]
+    assert max(len(encode(proof((one, one)))) for one in largest) < 320
 
 
 hashes = st.sampled_from([ONE, TWO])
