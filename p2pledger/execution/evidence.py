@@ -24,7 +24,7 @@ EVIDENCE_TAG = 100
 class ValidatorEvidence(Record, frozen=True, tag=EVIDENCE_TAG):
     """A validator's node shows that a validator said two things at one place.
 
-    Only what was signed travels, never what lay beside it, so it has fewer than 320 bytes whatever the messages carried.
+    Only what was signed travels, never what lay beside it: fewer than 320 bytes, whatever the messages carried.
     """
 
     validator: ValidatorId
