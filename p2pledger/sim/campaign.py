@@ -5,14 +5,25 @@ from dataclasses import dataclass, field
 
 from p2pledger.primitives import crypto
 from p2pledger.primitives.errors import P2PLedgerError
+from p2pledger.sim.network import HEALED_DELAY_MS
 from p2pledger.sim.observer import InvariantBroken
+from p2pledger.sim.observer.judgement import liveness_bound_ms
 from p2pledger.sim.plan import Plan, draw
 from p2pledger.sim.workload import Workload
 from p2pledger.sim.world import World
 
-HEALED_BOUND_MS = 60_000
-"""After healing, every correct node commits a fresh transaction within this: timeouts that had grown to their cap
-run out, then f + 1 views at most are needed, each with the capped timeout, and the retransmissions of each."""
+LEFTOVERS_MS = 2_500
+"""After healing the world goes on for this long before anything is demanded: most deliveries from before are in."""
+
+
+def healed_bound_ms(world: World) -> int:
+    """I9: how long after healing a fresh transaction may take, with every node backed off to the cap.
+
+    The slack is one capped retransmission before a node tells where it stands and hears it of others, and one for those
+    that started at the healing and must be answered first (P20).
+    """
+    cap_ms = world.parameters.timeout_cap_ms
+    return liveness_bound_ms(world.consortium.founding.validators.f, cap_ms, HEALED_DELAY_MS[1], 2 * cap_ms)
 
 
 @dataclass(slots=True)
@@ -70,9 +81,10 @@ def go_through_faults(world: World, rounds: int = 400, heights: int = 20) -> Non
 def demand_progress(world: World, heights: int = 0) -> None:
     """Invariant 7 on a healed world: fresh transactions of all are executed within the bound; then up to `heights`."""
     honest = [node.index for node in world.nodes if node.is_honest]
-    world.run_until(world.now + 2_500)  # deliveries from before the healing
+    world.run_until(world.now + LEFTOVERS_MS)
     fresh = [key for index in honest if (key := world.submit_fresh(index)) is not None]
-    limit = world.now + HEALED_BOUND_MS
+    bound_ms = healed_bound_ms(world)
+    limit = world.now + bound_ms
     while world.now < limit:
         world.run_until(world.now + 100)
         done = all(world.observer.is_executed(key) for key in fresh)
@@ -81,13 +93,17 @@ def demand_progress(world: World, heights: int = 0) -> None:
     else:
         missing = sum(1 for key in fresh if not world.observer.is_executed(key))
         raise InvariantBroken(
-            f"7: {missing} of {len(fresh)} fresh transactions undecided {HEALED_BOUND_MS} ms after healing, "
+            f"7: {missing} of {len(fresh)} fresh transactions undecided {bound_ms} ms after healing, "
             f"heights {world.heights()}"
         )
     while max(world.heights()) < heights:
         before = max(world.heights())
         world.submit_fresh(honest[0])
         world.run_until(world.now + 500)
-        if max(world.heights()) == before and world.now > limit + HEALED_BOUND_MS:
+        if max(world.heights()) == before and world.now > limit + bound_ms:
             raise InvariantBroken(f"7: stuck at height {before} in a healed world")
+    limit = world.now + bound_ms
+    while world.now < limit and not world.observer.is_settled():
+        world.run_until(world.now + 100)
     world.bound_memory()
+    world.observer.concluded(world.now)

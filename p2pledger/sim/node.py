@@ -21,6 +21,7 @@ from p2pledger.engine.events import (
     EngineEvent,
     Flush,
     Flushed,
+    FromPeer,
     MessageBad,
     MessageVerified,
     Note,
@@ -35,10 +36,11 @@ from p2pledger.engine.events import (
     Write,
 )
 from p2pledger.engine.executor import genesis_flush
-from p2pledger.engine.ports import AppendBlock, LedgerWrite, PutJournal, StateFlush
+from p2pledger.engine.ports import AppendBlock, LedgerWrite, PutBody, PutJournal, StateFlush
+from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput, StoreError
-from p2pledger.primitives.ids import NodeId, ValidatorId
+from p2pledger.primitives.ids import Height, NodeId, ValidatorId
 from p2pledger.sim.founding import WALL_START_MS
 from p2pledger.sim.observer import InvariantBroken
 from p2pledger.storage.memory import MemoryLedgerStore, MemoryStateStore
@@ -73,6 +75,15 @@ def _kind_of(write: LedgerWrite) -> str:
         record = write.record
         return type(record.message if isinstance(record, VoteRecord) else record).__name__
     return type(write).__name__
+
+
+class _WatchedState:
+    """The state store as the engine sees it: what the engine itself flushes while it recovers is observed, too."""
+
+    def __init__(self, node: "SimNode") -> None:
+        self.flush = node.flush
+        self.height = node.state.height
+        self.snapshot = node.state.snapshot
 
 
 class SimNode:
@@ -122,16 +133,17 @@ class SimNode:
         """Run a new engine on the stores."""
         self.incarnation += 1
         if self.state.is_new:
-            self.state.flush(genesis_flush(self._world.application, self._founding))
+            self.flush(genesis_flush(self._world.application, self._founding))
         if self.ledger.journal():
             self._observer.reached["restart with a journal"] += 1
+        self._observer.started(self.index, self._headers(), [encode(record) for record in self.ledger.journal()])
         self.engine = Engine(
             self._founding,
             self._world.application,
             self.key,
             self.validator,
             self.ledger,
-            self.state,
+            _WatchedState(self),
             self.moment(),
         )
         try:
@@ -141,6 +153,16 @@ class SimNode:
         except _Crash:
             self._crash_for_a_while()
 
+    def _headers(self) -> list[bytes]:
+        records = (self.ledger.block(Height(height)) for height in range(1, self.ledger.tip() + 1))
+        return [encode(record.header) for record in records if record is not None]
+
+    def flush(self, flush: StateFlush) -> None:
+        """Make a state durable."""
+        self.state.flush(flush)
+        root = flush.tree.get(b"r" + flush.height.to_bytes(8, "big"))
+        self._observer.flushed(self.index, flush.height, root, flush.writes, flush.effects)
+
     def crash(self) -> None:
         """Die where it stands: what was not durable is gone, what was being flushed is there or not."""
         self.engine = None
@@ -149,7 +171,7 @@ class SimNode:
         self.stalled_until = 0
         for flush in self._flushes:
             if self._chance.random() < 0.5:
-                self.state.flush(flush)
+                self.flush(flush)
         self._flushes.clear()
         self.ledger = self.ledger.reopened()
         self.state = self.state.reopened()
@@ -175,7 +197,9 @@ class SimNode:
             return
         try:
             if isinstance(event, Flushed):
-                self.state.flush(self._flushes.pop(0))
+                self.flush(self._flushes.pop(0))
+            elif isinstance(event, FromPeer):
+                self._world.delivered(self, event.node, event.body)
             self._perform(engine.handle(event, self.moment()))
         except _Crash:
             self._crash_for_a_while()
@@ -247,9 +271,19 @@ class SimNode:
             raise _Crash from error
 
     def _became_durable(self, writes: list[LedgerWrite]) -> None:
-        appends = [write for write in writes if isinstance(write, AppendBlock)]
-        if appends and self.is_honest:
-            self._observer.appended(appends)
+        if not self.is_honest:
+            return
+        blocks = []
+        for write in writes:
+            match write:
+                case PutJournal():
+                    self._observer.wrote(self.index, encode(write.record))
+                case PutBody():
+                    self._observer.stored(self.index, write.data)
+                case AppendBlock():
+                    certificate = write.record.certificate
+                    blocks.append((encode(write.record.header), encode(certificate) if certificate else None))
+        self._observer.appended(self.index, blocks)
 
     def _may_fail(self) -> bool:
         return self.adversary is None and not self._world.network.is_healed
@@ -297,14 +331,13 @@ class SimNode:
                 self._flushes.append(effect.flush)
                 self._world.deliver(self._chance.randint(0, 50), self, Flushed(effect.flush.height))
             case Note():
-                self._observer.noted(effect.name, self.is_honest, effect.values)
+                self._observer.noted(self.index, effect.name)
             case Answer():
                 self._world.answered(self, effect)
             case Disconnect():
                 self._observer.reached["disconnect"] += 1
             case Stop():
-                if self.is_honest:
-                    raise InvariantBroken(f"an honest node stopped itself: {effect.reason}")
+                self._observer.stopped(self.index, effect.reason)
             case Write():
                 raise AssertionError("writes are performed before everything else")
         return None
@@ -316,6 +349,4 @@ class SimNode:
         match message:
             case Prepare(view=view) if view > 0 and engine.replica.base == (message.height, message.block_hash):
                 self._observer.reached["tip prepared again"] += 1
-        signed = Signed(message, self.consensus.sign(statement(self._founding.chain, message)))
-        self._observer.said(signed)
-        return signed
+        return Signed(message, self.consensus.sign(statement(self._founding.chain, message)))

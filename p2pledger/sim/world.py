@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from p2pledger.chain.genesis import Parameters
+from p2pledger.chain.transaction import Transaction
 from p2pledger.engine.events import (
     Answer,
     BlockExecuted,
@@ -19,9 +20,8 @@ from p2pledger.engine.events import (
     LinkUp,
     Submitted,
 )
-from p2pledger.messages import Agreement, Relay, parse_message
-from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record
+from p2pledger.messages import Relay, parse_message
+from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.ids import NodeId, TransactionId
 from p2pledger.sim.adversaries import Adversary
@@ -31,7 +31,7 @@ from p2pledger.sim.faults import Chance, Faults
 from p2pledger.sim.founding import found
 from p2pledger.sim.network import Network
 from p2pledger.sim.node import SimNode
-from p2pledger.sim.observer import InvariantBroken, Observer
+from p2pledger.sim.observer import Observer
 from p2pledger.sim.workload import Registers, Workload
 
 SHIFT_MS = 200
@@ -62,10 +62,14 @@ class World:
         """For whoever drives this world."""
         self.consortium = found(self.n, self.parameters)
         founding = self.consortium.founding
-        liars = frozenset(self.consortium.validator(i) for i in (*self.adversaries, *self.amnesiacs))
-        self.observer = Observer(founding, liars)
+        validators = [self.consortium.validator(i) for i in range(self.n)]
+        self.observer = Observer(
+            encode(founding.signed), founding.chain, validators, {*self.adversaries, *self.amnesiacs}
+        )
         self.network = Network(self.n, self.faults, self.chance["network"], self.links)
         self.clients = Clients(self.consortium)
+        self._asked: set[tuple[int, TransactionId]] = set()
+        """Which node was handed which transaction, and owes its client an answer."""
         self.now = 0
         """Milliseconds since the beginning."""
         self.trace = hashlib.sha256()
@@ -159,7 +163,7 @@ class World:
         """A node is gone: its peers lose the link, and its disk must be sound."""
         self.note(f"{node.index} crashes")
         self.observer.reached["crash"] += 1
-        self.observer.store_is_sound(node.ledger)
+        self.observer.crashed(node.index)
         for other in self.nodes:
             if other is not node and other.engine is not None and self.network.may_link(node.index, other.index):
                 self.deliver(1, other, LinkDown(node.id))
@@ -167,6 +171,7 @@ class World:
     def heal(self) -> None:
         """From now on the network is good, disks and clocks are sound, and everybody runs."""
         self.note("heals")
+        self.observer.healed()
         self.network.heal()
         for node in self.nodes:
             node.skew_ms = max(-self.faults.skew_ms, min(self.faults.skew_ms, node.skew_ms))
@@ -208,7 +213,7 @@ class World:
     def carry(self, source: int, target: int, body: bytes, after: int = 0) -> None:
         """Put bytes on the wire from one node to another, `after` ms late."""
         self.messages += 1
-        self._overhear(body)
+        self.observer.overheard(source, target, body)
         self.note(f"{source}>{target} {body[1]} {hashlib.sha256(body).hexdigest()[:16]}")
         receiver = self.nodes[target]
         if receiver.adversary is not None:
@@ -220,12 +225,9 @@ class World:
         for delay in self.network.deliveries(self.now, source, target):
             self.deliver(after + delay, receiver, FromPeer(self.nodes[source].id, body))
 
-    def _overhear(self, body: bytes) -> None:
-        message = parse_message(body)
-        if isinstance(message, Relay):
-            message = parse_message(message.body)
-        if isinstance(message, Agreement):
-            self.observer.said(message.signed)
+    def delivered(self, node: SimNode, sender: NodeId, body: bytes) -> None:
+        """A node is about to handle a message."""
+        self.observer.delivered(self.now, self._by_id[sender].index, node.index, body)
 
     # Clients
 
@@ -260,25 +262,33 @@ class World:
             self.observer.reached["client retry"] += 1
             receivers.append(chance.choice(self.nodes))
         for node in receivers:
-            self.observer.submitted.add(transaction.id)
-            self.deliver(0, node, Submitted(0, transaction))
+            self.hand_over(node.index, transaction)
         if not self.network.is_healed and faults.flood and chance.random() < faults.flood:
             self.observer.reached["client flood"] += 1
             for _ in range(50):
                 extra = self.clients.sign(key, operations, self.now, cosigners)
-                self.observer.submitted.add(extra.id)
-                self.deliver(0, self.nodes[index], Submitted(0, extra))
+                self.hand_over(index, extra)
         return transaction.id
+
+    def hand_over(self, index: int, transaction: Transaction) -> None:
+        """A client submits a transaction to a node and waits there for its receipt."""
+        self.observer.submitted(transaction.data)
+        self._asked.add((index, transaction.id))
+        self.deliver(0, self.nodes[index], Submitted(0, transaction))
 
     # Watching
 
     def executed(self, node: SimNode, effect: BlockExecuted) -> None:
         """A node tells receipts of a durable block; the state of a correct one must be as the workload wants it."""
-        if node.is_honest and node.engine is not None:
-            ids = [executed.receipt.transaction for executed in effect.receipts]
-            self.observer.executed(effect.height, effect.root, ids)
-            self.observer.recorded(event for executed in effect.receipts for event in executed.events)
-            self.workload.check(node.engine.executor.state)
+        if not node.is_honest or node.engine is None:
+            return
+        receipts = [encode(executed) for executed in effect.receipts]
+        self.observer.executed(node.index, effect.height, effect.root, receipts)
+        for executed, data in zip(effect.receipts, receipts, strict=True):
+            transaction = executed.receipt.transaction
+            if (node.index, transaction) in self._asked:
+                self.observer.answered(node.index, transaction, data)
+        self.workload.check(node.engine.executor.state)
 
     def answered(self, node: SimNode, effect: Answer) -> None:
         """A node takes a submission in, or turns it away."""
@@ -290,15 +300,10 @@ class World:
 
     def bound_memory(self) -> None:
         """Invariant 8: what a replica keeps of others' messages has the bound that P23 names."""
-        views = 2 * limits.VIEWS_AHEAD_MAX + 1
-        ballots = 2 * 2 * self.n * self.parameters.window * views
-        bound = ballots + self.parameters.window * (limits.VIEWS_AHEAD_MAX + 1) + self.n
         for node in self.nodes:
             if node.engine is not None:
                 replica = node.engine.replica
-                kept = len(replica.ballots) + len(replica.view_changes)
-                if kept > bound:
-                    raise InvariantBroken(f"8: a replica keeps {kept} messages, more than {bound}")
+                self.observer.remembers(node.index, len(replica.ballots) + len(replica.view_changes))
 
 
 def _unwrapped(node: SimNode, body: bytes) -> bytes:

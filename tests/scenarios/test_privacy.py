@@ -9,7 +9,6 @@ from p2pledger.chain.transaction import parse, sign
 from p2pledger.client.health import compartments_of, grant_consent, issue_credential, register_identity, request_access
 from p2pledger.client.ingest import Origin, Prepared, prepare_bundle
 from p2pledger.client.keyring import OrganisationWallet, Persona, Wallet
-from p2pledger.engine.events import Submitted
 from p2pledger.health.application import HealthApplication
 from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import SigningKey
@@ -63,8 +62,7 @@ class Town:
         self.nonces[key.public] = self.nonces.get(key.public, 0) + 1
         expires = Millis(WALL_START_MS + self.world.now + 3_600_000)
         transaction = parse(sign(self.chain, key, Nonce(self.nonces[key.public]), expires, [operation], cosigners))
-        self.world.observer.submitted.add(transaction.id)
-        self.world.deliver(0, self.world.nodes[0], Submitted(0, transaction))
+        self.world.hand_over(0, transaction)
         self.world.run_until(self.world.now + 300)
         assert self.world.observer.is_executed(transaction.id), operation
 
