@@ -4,7 +4,7 @@ from msgspec.structs import replace
 
 from p2pledger.chain.batch import Batch, parse_batch, seal
 from p2pledger.chain.block import Header
-from p2pledger.chain.transaction import parse, sign
+from p2pledger.chain.transaction import sign
 from p2pledger.messages import (
     BatchPush,
     Certified,
@@ -85,7 +85,7 @@ class Junker(Adversary):
             until = Millis(self.node.moment().wall_ms + 60_000)
             key = seeded_key("nobody", sequence)
             transactions.append(sign(chain, key, Nonce(number + 1), until, filling))
-            self.world.observer.submitted.add(parse(transactions[-1]).id)
+            self.world.observer.submitted(transactions[-1])
         return seal(chain, self.node.key, sequence, transactions)
 
 
