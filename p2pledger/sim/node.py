@@ -43,6 +43,7 @@ from p2pledger.primitives.errors import InvalidInput, StoreError
 from p2pledger.primitives.ids import Height, NodeId, ValidatorId
 from p2pledger.sim.founding import WALL_START_MS
 from p2pledger.sim.observer import InvariantBroken
+from p2pledger.sim.situations import Situations
 from p2pledger.storage.memory import MemoryLedgerStore, MemoryStateStore
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class SimNode:
         self._world = world
         self._founding = consortium.founding
         self._observer = world.observer
+        self._situations = Situations(world.observer.reached)
         self._chance = world.chance[f"node {index}"]
         self.ledger = MemoryLedgerStore(self._founding.chain, self._founding.header.hash)
         self.state = MemoryStateStore()
@@ -229,6 +231,7 @@ class SimNode:
                     events += 1
                     assert events < TURN_EVENTS_MAX, "a turn that never ends"
                     queue.append(engine.handle(event, moment))
+        self._situations.after_turn(engine.replica)
         wake = engine.next_wake()
         if wake is not None and (self.wake_at is None or wake < self.wake_at):
             self.wake_at = max(wake, self._world.now)
@@ -308,6 +311,7 @@ class SimNode:
                 for receiver in effect.transmission.nodes:
                     self._world.send(self, receiver, effect.transmission.body)
             case VerifyMessage():
+                self._situations.before_check(engine.replica, effect.signed)
                 try:
                     validators = self._founding.validators
                     verified = verify_message(effect.signed, self._founding.chain, engine.replica.epoch, validators)
