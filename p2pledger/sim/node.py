@@ -108,6 +108,7 @@ class SimNode:
         self.stalled_until = 0
         """No event is handled, and nothing leaves, before this moment: a slow machine or a slow sync."""
         self.wake_at: int | None = None
+        self._backlog: deque[EngineEvent] = deque()
         self._full_until = 0
         self._flushes: list[StateFlush] = []
         self._is_aimed_at = False
@@ -171,6 +172,7 @@ class SimNode:
         self.incarnation += 1
         self.wake_at = None
         self.stalled_until = 0
+        self._backlog.clear()
         for flush in self._flushes:
             if self._chance.random() < 0.5:
                 self.flush(flush)
@@ -189,6 +191,22 @@ class SimNode:
         self._world.at(pause, lambda: self._world.restart(self.index))
 
     # Turns
+
+    def hear(self, event: EngineEvent) -> None:
+        """Handle an event, or keep it in order while the node is busy."""
+        if self.stalled_until <= self._world.now and not self._backlog:
+            self.handle(event)
+            return
+        if not self._backlog:
+            self._world.at(max(0, self.stalled_until - self._world.now), self._catch_up)
+        self._backlog.append(event)
+
+    def _catch_up(self) -> None:
+        """Work the backlog off until the node is busy again."""
+        while self._backlog and self.stalled_until <= self._world.now:
+            self.handle(self._backlog.popleft())
+        if self._backlog:
+            self._world.at(self.stalled_until - self._world.now, self._catch_up)
 
     def handle(self, event: EngineEvent) -> None:
         """One turn of the engine and everything that follows from it at once."""

@@ -120,10 +120,7 @@ class World:
         if callable(what):
             what()
         elif node is not None and incarnation == node.incarnation:
-            if node.stalled_until > self.now:
-                self._push(node.stalled_until - self.now, node, incarnation, what)
-            else:
-                node.handle(what)
+            node.hear(what)
         return True
 
     def run_until(self, at: int) -> None:
