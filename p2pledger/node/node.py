@@ -111,7 +111,9 @@ class Node:
             settings=_client_settings(config),
             transport=surroundings.transport,
         )
-        self._readings = Readings(home, self.engine, self.links, self.clients, self.driver.verifier, self.metrics)
+        self._readings = Readings(
+            home, self.engine, self.links, self.clients, self.driver.verifier, self.metrics, self.driver.cpu_s
+        )
         self.ports: dict[str, int] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[dict[str, int]] = trio.TASK_STATUS_IGNORED) -> None:

@@ -1,6 +1,7 @@
 """What the node shows of itself on the ops port: gauges, counters and the checks behind /readyz."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from prometheus_client import Counter
@@ -26,7 +27,9 @@ class Readings:
     clients: ClientServer
     verifier: Verifier
     metrics: Metrics
-    _counted: dict[Counter, int] = field(default_factory=dict)
+    driver_cpu_s: Mapping[str, float]
+    """Of the driver, by phase."""
+    _counted: dict[Counter, float] = field(default_factory=dict)
 
     _links_needed: int = 0
     """Ourselves included: a quorum, or all that our settings name, where others carry our messages on."""
@@ -43,6 +46,7 @@ class Readings:
         self._read_engine(linked)
         self._read_network()
         self._read_stores()
+        self._read_work()
         engine = self.engine
         recovery = engine.replica.recovery
         checks = {
@@ -86,8 +90,16 @@ class Readings:
         self._count(metrics.client_malformed, clients.malformed)
         self._count(metrics.client_refused, clients.refused)
         self._count(metrics.client_throttled, clients.throttled)
-        self._count(metrics.verify_signatures, self.verifier.checked)
         self._count(metrics.verify_bad_signatures, self.verifier.bad)
+
+    def _read_work(self) -> None:
+        metrics = self.metrics
+        for kind, counter in metrics.verify_signatures.items():
+            self._count(counter, self.verifier.checked[kind])  # type: ignore[index]  # the same kinds
+        for kind, spent_s in self.verifier.cpu_s.items():
+            self._count(metrics.node_cpu_seconds[f"verify_{kind}"], spent_s)
+        for phase, spent_s in self.driver_cpu_s.items():
+            self._count(metrics.node_cpu_seconds[phase], spent_s)
 
     def _read_stores(self) -> None:
         data = self.home.data
@@ -95,7 +107,7 @@ class Readings:
         files = [store / "data.mdb" for store in (self.home.ledger, self.home.state)]
         self.metrics.store_used_bytes.set(sum(file.stat().st_blocks * 512 for file in files))
 
-    def _count(self, counter: Counter, total: int) -> None:
+    def _count(self, counter: Counter, total: float) -> None:
         """Carry a plain number that only grows into its metric."""
         counter.inc(total - self._counted.get(counter, 0))
         self._counted[counter] = total

@@ -4,10 +4,11 @@ libsodium releases the interpreter lock, so worker threads really run beside the
 what the engine asks for (votes, wanted batches) and by the client port's intake control (submissions).
 """
 
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import trio
 
@@ -21,6 +22,8 @@ from p2pledger.primitives.ids import Epoch, NodeId
 
 T = TypeVar("T")
 R = TypeVar("R")
+SignedKind = Literal["vote", "batch", "transaction", "submission"]
+"""What a signature stands under: an agreement message, a batch, a transaction in a batch, one a client hands in."""
 
 VOTES_PER_NODE = 4_096
 """Two votes for each of W heights in 8 views of 50 validators, carried on for others, are 3,200 at the very most."""
@@ -46,9 +49,11 @@ class Verifier:
     founding: Founding
     post: Callable[[EngineEvent], None]
     threads: int
-    checked: int = 0
-    """Jobs' signatures, for the metric."""
+    checked: Counter[SignedKind] = field(default_factory=Counter)
+    """Signatures of finished jobs, for the metrics; counted on the driver's thread, so none is lost."""
     bad: int = 0
+    cpu_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("vote", "batch", "submission"), 0.0))
+    """Processor time of jobs by what they checked (`vote`, `batch`, `submission`), parsing included."""
     _votes: deque[VerifyMessage] = field(default_factory=deque)
     _batches: deque[VerifyBatch] = field(default_factory=deque)
     _queued: Counter[NodeId] = field(default_factory=Counter)
@@ -100,32 +105,49 @@ class Verifier:
             if self._votes:
                 votes = [self._votes.popleft() for _ in range(min(CHUNK, len(self._votes)))]
                 self._queued.subtract(job.node for job in votes)
-                for event in await self._call(limiter, self._check_votes, votes):
-                    self.post(event)
+                events = await self._call(limiter, "vote", self._check_votes, votes)
+                self.checked["vote"] += len(votes)
+                for event in events:
+                    self._tell(event)
             if self._batches:
                 batch = self._batches.popleft()
                 self._batches_queued[batch.node] -= 1
-                self.post(await self._call(limiter, self._check_batch, batch))
+                self._tell(await self._call(limiter, "batch", self._check_batch, batch))
             if self._submissions:
                 jobs = [self._submissions.popleft() for _ in range(min(CHUNK, len(self._submissions)))]
-                for job, refusal in zip(jobs, await self._call(limiter, self._check_all, jobs), strict=True):
+                refusals = await self._call(limiter, "submission", self._check_all, jobs)
+                for job, refusal in zip(jobs, refusals, strict=True):
+                    self.checked["submission"] += len(job.transaction.envelope.signatures)
+                    self.bad += refusal is not None
                     job.done(job.transaction, refusal)
 
-    async def _call(self, limiter: trio.CapacityLimiter, check: Callable[[T], R], job: T) -> R:
+    def _tell(self, event: EngineEvent) -> None:
+        match event:
+            case BatchVerified():
+                self.checked["batch"] += 1
+                self.checked["transaction"] += sum(len(item.envelope.signatures) for item in event.transactions)
+            case MessageBad():
+                self.bad += 1
+            case _:
+                pass
+        self.post(event)
+
+    async def _call(self, limiter: trio.CapacityLimiter, kind: str, check: Callable[[T], R], job: T) -> R:
         if self.threads == 0:
             await trio.lowlevel.checkpoint()
-            return check(job)
-        return await trio.to_thread.run_sync(check, job, limiter=limiter)
+            spent_s, result = _timed(check, job)
+        else:
+            spent_s, result = await trio.to_thread.run_sync(_timed, check, job, limiter=limiter)
+        self.cpu_s[kind] += spent_s
+        return result
 
     def _check_votes(self, jobs: list[VerifyMessage]) -> list[EngineEvent]:
         events: list[EngineEvent] = []
         for job in jobs:
-            self.checked += 1
             try:
                 verified = verify_message(job.signed, self.founding.chain, Epoch(0), self.founding.validators)
                 events.append(MessageVerified(job.node, verified))
             except InvalidInput as error:
-                self.bad += 1
                 events.append(MessageBad(job.node, str(error)))
         return events
 
@@ -135,22 +157,24 @@ class Verifier:
             batch = parse_batch(job.data)
             transactions = check_batch(self.founding.chain, batch)
         except JunkBatch as error:
-            self.bad += 1
             return MessageBad(job.node, str(error), key, junk_of=error.origin)
         except InvalidInput as error:
-            self.bad += 1
             return MessageBad(job.node, str(error), key)
-        self.checked += 1 + sum(len(item.envelope.signatures) for item in transactions)
         return BatchVerified(job.node, key, batch, transactions, job.data)
 
     def _check_all(self, jobs: list[Submission]) -> list[Rejected | None]:
         verdicts: list[Rejected | None] = []
         for job in jobs:
-            self.checked += len(job.transaction.envelope.signatures)
             try:
                 check_signatures(job.transaction)
                 verdicts.append(None)
             except Rejected as refusal:
-                self.bad += 1
                 verdicts.append(refusal)
         return verdicts
+
+
+def _timed(check: Callable[[T], R], job: T) -> tuple[float, R]:
+    """(processor seconds of this thread, the result)."""
+    started = time.thread_time()
+    result = check(job)
+    return time.thread_time() - started, result

@@ -28,7 +28,7 @@ def test_labels_are_few_and_known_in_advance():
     after = families(metrics)
     assert sum(len(family.samples) for family in after) == before
     labels = {label for family in after for sample in family.samples for label in sample.labels}
-    assert labels <= {"code", "le", "version", "protocol", "chain"}
+    assert labels <= {"code", "kind", "phase", "le", "version", "protocol", "chain"}
 
 
 def test_every_code_has_its_handle():
