@@ -50,8 +50,8 @@ def waits(world: World) -> list[int]:
 def test_junk_does_not_keep_the_others_waiting(without: Without) -> None:
     """Without the penalty honest transactions wait behind a backlog of full batches that lead to nothing."""
     with without(Standing.judge, "if 2 * junk > len(transactions)"):
-        suffered = waits(World(1, adversaries={JUNKER: Junker()}))
-    world = World(1, adversaries={JUNKER: Junker()})
+        suffered = waits(World(1, adversaries={JUNKER: Junker(burst=16)}))
+    world = World(1, adversaries={JUNKER: Junker(burst=16)})
     spared = waits(world)
     calm = waits(World(1))
     assert max(spared) <= max(calm) + 1

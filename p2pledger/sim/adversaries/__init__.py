@@ -23,6 +23,7 @@ BY_NAME: dict[str, type[Adversary]] = {
         Deceiver,
         Equivocator,
         FutureSpammer,
+        Junker,
         LiarInViewChange,
         Mutator,
         Replayer,

@@ -65,9 +65,10 @@ class Junker(Adversary):
     They are properly signed and may be ordered: each costs everybody room in a block, and leads to nothing.
     """
 
-    burst = 16
-    """Batches each time that it speaks; of the largest size, so that two fill a block."""
-    sealed = 0
+    def __init__(self, burst: int = 1) -> None:
+        """`burst`: batches each time that it speaks; of the largest size, so that two fill a block."""
+        self.burst = burst
+        self.sealed = 0
 
     def idle(self) -> None:
         self.acts()
