@@ -46,14 +46,24 @@ class Accepted:
         return certified is None or certified.view <= self.view or self.base == (committed.height, committed.hash)
 
     def parent_of(self, header: Header, window: Window, certified: Certificate | None) -> Header | None:
-        """The parent that makes a block acceptable in this view, or None."""
+        """The parent that makes a block acceptable in this view, or None.
+
+        A block that was accepted may have lost since, against what was committed at a height below it; then neither
+        it nor anything on top of it is prepared any more (P2).
+        """
         below = Height(header.height - 1)
         if below < self.base[0]:
             return None  # P13: neither below the tip nor beside it
         parent = self.blocks.get(below)
         if parent is None and window.committed.height == below and self._may_follow(window.committed, certified):
             parent = window.committed
+        elif parent is not None and below > self.base[0] and self.parent_of(parent, window, certified) is None:
+            parent = None
         return parent if parent is not None and parent.hash == header.parent else None
+
+    def up_to(self, height: Height) -> list[Header]:
+        """What it accepted up to a height, lowest first: a vote says yes to all of it, now and after a crash (P19)."""
+        return [header for at, header in sorted(self.blocks.items()) if at <= height]
 
     def take_due_checks(self, window: Window, certified: Certificate | None) -> Iterator[tuple[Header, Header]]:
         """(block, parent) of those to be checked now: in order, each once its parent is vouched for.

@@ -113,9 +113,14 @@ def _restore_certificates(replica: "Replica") -> None:
 
 
 def _restore_accepted(replica: "Replica") -> None:
-    """What was prepared in the journalled view was accepted in it."""
+    """What was prepared in the journalled view was accepted in it, and so were the blocks below it from the base up.
+
+    Those need not have been prepared: certified elsewhere, they may have been vouched for without being found good
+    here. Without them another block could be prepared at their heights, beside what stands on them (P2, P19).
+    """
     for message in replica.own.cast.values():
         if isinstance(message, Prepare) and message.view == replica.view and message.height > replica.committed:
             header = replica.window.headers.get(message.block_hash)
-            if header is not None:
-                replica.accepted.blocks[message.height] = header
+            while header is not None and header.height >= replica.base[0]:
+                replica.accepted.blocks[header.height] = header
+                header = replica.window.headers.get(header.parent)

@@ -236,7 +236,8 @@ class Replica:
         if header is None or header.hash != event.block_hash:
             return
         self.window.hold(header)
-        if (event.epoch, event.view) == (self.epoch, self.view) and self.is_active and self.me is not None:
+        stands = self.accepted.parent_of(header, self.window, self.committed_certificate) is not None  # P2, still
+        if stands and (event.epoch, event.view) == (self.epoch, self.view) and self.is_active and self.me is not None:
             yield from self._cast(Prepare(self.epoch, self.view, header.height, header.hash, self.me))
         yield from self._on_block_known()
 
@@ -245,9 +246,9 @@ class Replica:
         if not self.may_sign or slot(message) in self.own:
             return
         if isinstance(message, PrePrepare):
-            yield from self.own.journal_block(message.header)
-        elif isinstance(message, Prepare | Commit):
-            yield from self.own.journal_block(self.window.headers[message.block_hash])
+            yield from self.own.journal_blocks([message.header])
+        elif isinstance(message, Prepare):
+            yield from self.own.journal_blocks(self.accepted.up_to(message.height))
         yield from self.own.say(message)
 
     def _on_vote(self, signed: Signed, vote: Ballot) -> Iterator[Effect]:
@@ -282,8 +283,7 @@ class Replica:
             chain = yield from self._require(block_hash, height)
             if chain is None:
                 continue
-            for header in chain:
-                yield from self.own.journal_block(header)
+            yield from self.own.journal_blocks(chain)
             assert self.lock is not None, "a prepared certificate is held, so there is a lock"
             yield do.Persist(LockRecord(self.lock))
             yield from self._cast(message)

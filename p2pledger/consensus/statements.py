@@ -1,6 +1,6 @@
 """What this replica itself has said, or may have said: journalled before it is signed, never contradicted (P19)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 from p2pledger.chain.block import Header
@@ -33,11 +33,12 @@ class OwnStatements:
     def __contains__(self, place: Slot) -> bool:
         return place in self.cast
 
-    def journal_block(self, header: Header) -> Iterator[Effect]:
-        """Keep a block from the first vote for it or for what stands on it (P16b)."""
-        if header.hash not in self._blocks:
-            self._blocks[header.hash] = header.height
-            yield do.Persist(BlockRecord(header))
+    def journal_blocks(self, headers: Iterable[Header]) -> Iterator[Effect]:
+        """Keep blocks from the first vote for them or for what stands on them (P16b)."""
+        for header in headers:
+            if header.hash not in self._blocks:
+                self._blocks[header.hash] = header.height
+                yield do.Persist(BlockRecord(header))
 
     def say(self, message: Message) -> Iterator[Effect]:
         """Journal, then say: once per slot, and never something else for it (P4, P6, P19)."""
