@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from msgspec.structs import replace
 
+from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Parameters
 from p2pledger.execution.contract import Call, Outcome
 from p2pledger.execution.evidence import ValidatorEvidence
@@ -70,7 +71,7 @@ def test_stock_in_drawn_worlds(fault_plan: Plan, run_world: Callable[[Plan, Work
 class Backdater(Rewriter):
     """As primary dates every block one millisecond after the genesis."""
 
-    def spoil(self, header: Any) -> Any:
+    def spoil(self, header: Header) -> Header:
         self.acts()
         return replace(header, time_ms=self.world.consortium.founding.header.time_ms + 1)
 
