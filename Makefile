@@ -4,7 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 WORKERS ?= 2
-SEEDS ?= 0:3000
+SEEDS ?= 3000
+CORES ?= $(shell nproc)
+SIM_LONG = $(PY) -m p2pledger sim run --jobs $(CORES)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types imports unit process simulate test-system mutants bench requirements clean
@@ -47,9 +49,13 @@ unit: $(VENV)/.dev  ## unit, interface, scenario, vector and network tests
 simulate: $(VENV)/.dev  ## the short simulation campaign, with its counters of reached situations
 	$(PY) -m pytest -n $(WORKERS) -q tests/simulation
 
-campaign: $(VENV)/.runtime  ## the long simulation: SEEDS=0:3000 of 4 validators, then of 7
-	$(PY) -m p2pledger.sim --seeds $(SEEDS) --nodes 4 --keep-going
-	$(PY) -m p2pledger.sim --seeds $(SEEDS) --nodes 7 --keep-going
+sim-long: $(VENV)/.runtime  ## the long simulation, all cores, resumable: 100 million messages, 100,000 Twins scenarios
+	@mkdir -p build/sim-long
+	$(SIM_LONG) --layer core --nodes 4 --seeds 40000 --messages 60000000 --journal build/sim-long/core-4.jsonl
+	$(SIM_LONG) --layer core --nodes 7 --seeds 20000 --messages 50000000 --journal build/sim-long/core-7.jsonl
+	$(SIM_LONG) --layer twins --nodes 4 --seeds 100000 --journal build/sim-long/twins-4.jsonl
+	$(SIM_LONG) --nodes 4 --seeds $(SEEDS) --journal build/sim-long/engine-4.jsonl
+	$(SIM_LONG) --nodes 7 --seeds $(SEEDS) --journal build/sim-long/engine-7.jsonl
 
 process: $(VENV)/.dev  ## real node processes over TLS: kills, restarts, cut links
 	$(PY) -m pytest -q tests/node -m process

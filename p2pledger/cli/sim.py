@@ -51,6 +51,7 @@ def _worlds(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @sim.command()
 @_worlds
+@click.option("--layer", default="engine", show_default=True, type=click.Choice(("engine", "core", "twins")))
 @click.option("--seeds", default=100, show_default=True, type=click.IntRange(1), help="How many.")
 @click.option("--first", default=0, show_default=True, type=click.IntRange(0), help="The first seed.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
@@ -64,6 +65,7 @@ def run(
     byzantine: int | None,
     profile: str,
     heights: int,
+    layer: str,
     seeds: int,
     first: int,
     jobs: int,
@@ -71,12 +73,16 @@ def run(
     journal: Path | None,
     report: Path | None,
 ) -> None:
-    """Run many seeds and show what they reached; status 1 if one breaks an invariant."""
+    """Run many seeds and show what they reached; status 1 if one breaks an invariant.
+
+    Layers: `engine` is whole nodes but for sockets and disks; `core` replicas alone, several times as fast; `twins`
+    drawn scenarios in which up to f replicas exist twice.
+    """
     from p2pledger.sim.plan import draw
     from p2pledger.sim.runs import Kind, Tally, run_many
 
     draw(first, nodes, profile, heights, byzantine)  # refuses what makes no sense before any worker starts
-    kind = Kind(nodes, profile, byzantine, heights)
+    kind = Kind(nodes, profile, byzantine, heights, layer)
     with _progress(seeds) as bar:
 
         def advance(tally: Tally) -> None:

@@ -38,6 +38,7 @@ class Result:
     """Committed heights of the honest validators."""
     messages: int
     """Handed to a link whose receiver ran, as `world` counts them."""
+    simulated_ms: int
     delivered: int
     """Those that were not lost."""
     recovery_ms: int
@@ -107,6 +108,7 @@ def run_seed(seed: int, n: int, heights: int = HEIGHTS, is_really_signed: bool =
         seed,
         core.tips(),
         core.sent,
+        core.now,
         core.delivered,
         recovery_ms,
         f"{core.trace:08x}{chain[:24]}",

@@ -1,5 +1,6 @@
 """Many seeds on all cores: chunks of seeds are pure functions, so a long run can stop and go on where it was."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,25 +11,31 @@ from time import process_time
 from typing import Any
 
 from p2pledger.primitives.errors import InvalidInput
-from p2pledger.sim.campaign import run_seed
+from p2pledger.sim import campaign, core, twins
 from p2pledger.sim.observer import InvariantBroken
 
 CHUNK = 25
+LAYERS = ("engine", "core", "twins")
+"""What is real: whole engines with their contracts, replicas alone, or replicas of which some exist twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Which worlds are drawn: seeds of equal kinds are equal runs."""
+    """Which worlds are drawn: seeds of equal kinds are equal runs. Profile and liars are of engines only."""
 
     nodes: int = 4
     profile: str = "swarm"
     byzantine: int | None = None
     heights: int = 20
+    layer: str = "engine"
 
     @property
     def name(self) -> str:
         """As it stands in a journal of finished chunks."""
-        return f"{self.nodes} nodes, {self.profile}, {self.byzantine} liars, {self.heights} heights"
+        if self.layer != "engine":
+            return f"{self.layer}, {self.nodes} nodes"
+        liars = "up to f" if self.byzantine is None else self.byzantine
+        return f"{self.nodes} nodes, {self.profile}, {liars} liars, {self.heights} heights"
 
 
 @dataclass(slots=True)
@@ -75,17 +82,31 @@ def run_chunk(kind: Kind, seeds: Sequence[int]) -> Tally:
     for seed in seeds:
         tally.seeds += 1
         try:
-            result = run_seed(seed, kind.nodes, kind.heights, kind.profile, kind.byzantine)
+            _run_one(kind, seed, tally)
         except InvariantBroken as broken:
             tally.failed[seed] = str(broken)
-            continue
-        tally.messages += result.messages
-        tally.simulated_ms += result.simulated_ms
-        tally.heights += max(result.heights)
-        tally.reached.update(result.reached)
-        tally.traces.add(result.trace[:16])
     tally.cpu_s = process_time() - began
     return tally
+
+
+def _run_one(kind: Kind, seed: int, tally: Tally) -> None:
+    if kind.layer == "twins":
+        scenario = twins.draw(seed, kind.nodes)
+        outcome = twins.run_scenario(scenario)
+        tally.messages += outcome.messages
+        tally.heights += outcome.height
+        tally.traces.add(hashlib.sha256(repr(scenario).encode()).hexdigest()[:16])
+        return
+    result: campaign.Result | core.Result
+    if kind.layer == "core":
+        result = core.run_seed(seed, kind.nodes)
+    else:
+        result = campaign.run_seed(seed, kind.nodes, kind.heights, kind.profile, kind.byzantine)
+    tally.messages += result.messages
+    tally.simulated_ms += result.simulated_ms
+    tally.heights += max(result.heights)
+    tally.reached.update(result.reached)
+    tally.traces.add(result.trace[:16])
 
 
 def run_many(
