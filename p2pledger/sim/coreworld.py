@@ -14,8 +14,6 @@ from functools import lru_cache
 from typing import Any
 from zlib import crc32
 
-import msgspec
-
 from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Parameters
 from p2pledger.consensus import effects as do
@@ -24,9 +22,9 @@ from p2pledger.consensus.journal import VoteRecord
 from p2pledger.consensus.messages import Certificate, Message, Signed, statement
 from p2pledger.engine.ports import AppendBlock, LedgerWrite, PutJournal
 from p2pledger.primitives.errors import StoreError
-from p2pledger.primitives.ids import BlockHash, Height, Millis, ValidatorId
-from p2pledger.sim.founding import WALL_START_MS, Consortium, found
-from p2pledger.sim.host import Door, Host, InquiryAnswer, Wire
+from p2pledger.primitives.ids import BlockHash, Height, ValidatorId
+from p2pledger.sim.founding import Consortium, found
+from p2pledger.sim.host import Door, Host, InquiryAnswer, Wire, block_on
 from p2pledger.sim.judge import Judge
 from p2pledger.sim.misdeeds import MISDEEDS, Deceiver, Misdeed
 from p2pledger.sim.signatures import Ed25519, Oracle
@@ -58,7 +56,8 @@ class Faults:
     disk: float = 0.0
     """For each write: it fails, the node stops, and starts again from what was durable."""
     partition: float = 0.0
-    """Every 200 ms: links are cut anew; in a third of the cases in one direction only."""
+    """Whenever `partition_ms` have passed: links are cut anew, in a third of the cases in one direction only."""
+    partition_ms: int = 200
     isolate_at: str = ""
     """A kind of write after which its author is cut off at once, before anything of that turn is sent."""
     isolate: float = 0.0
@@ -67,17 +66,6 @@ class Faults:
     """Every 500 ms: work runs out, or comes again."""
     unfair: float = 0.0
     """Every 500 ms: somebody suspects its primary (P24)."""
-
-
-def block_on(parent: Header, now: int, salt: bytes) -> Header:
-    """An empty shell of a block: unlike all others with another parent, moment or salt (of at most 32 bytes)."""
-    return msgspec.structs.replace(
-        parent,
-        height=Height(parent.height + 1),
-        parent=parent.hash,
-        time_ms=Millis(max(parent.time_ms + 1, WALL_START_MS + now)),
-        transaction_root=salt.ljust(32),
-    )
 
 
 class _Crash(Exception):
@@ -147,7 +135,7 @@ class Core:
             self._copies.setdefault(host.id, []).append(host)
         for host in self.hosts:
             self._guarded(self._start, host)
-        self._later(200, self._shift, self.hosts[0], None)
+        self._later(faults.partition_ms, self._shift, self.hosts[0], None)
         self._later(500, self._vary_work, self.hosts[0], None)
 
     # Time
@@ -316,9 +304,8 @@ class Core:
         if self._healed:
             return
         chance = self.random.random
-        if self._cut:
-            self._cut = set()
-        elif chance() < self.faults.partition:
+        self._cut = set()
+        if chance() < self.faults.partition:
             group = [int(chance() * 2) for _ in self.hosts]
             pairs = {(i, j) for i in range(len(group)) for j in range(len(group)) if group[i] != group[j]}
             if chance() < 1 / 3:
@@ -326,7 +313,7 @@ class Core:
                 self.judge.reached["cut in one direction"] += 1
             self._cut = pairs
             self.judge.reached["partition"] += 1
-        self._later(200, self._shift, host, None)
+        self._later(self.faults.partition_ms, self._shift, host, None)
 
     # What lies outside of the agreement
 

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, assert_never
 
+from msgspec.structs import replace
+
+from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Founding
 from p2pledger.consensus import effects as do
 from p2pledger.consensus import events as on
@@ -22,7 +25,8 @@ from p2pledger.consensus.replica import Replica
 from p2pledger.consensus.verification import verify_message
 from p2pledger.engine.ports import AppendBlock, LedgerWrite, PutJournal
 from p2pledger.primitives.errors import InvalidInput
-from p2pledger.primitives.ids import BlockHash, Epoch, Height, ValidatorId
+from p2pledger.primitives.ids import BlockHash, Epoch, Height, Millis, ValidatorId
+from p2pledger.sim.founding import WALL_START_MS
 from p2pledger.sim.judge import Judge
 from p2pledger.sim.observer import InvariantBroken
 from p2pledger.sim.signatures import Signatures
@@ -51,6 +55,17 @@ class InquiryAnswer:
 
 Wire: TypeAlias = Signed | Certificate | do.SendStatus | Inquiry | InquiryAnswer
 """What one host hands to another."""
+
+
+def block_on(parent: Header, now: int, salt: bytes) -> Header:
+    """An empty shell of a block: unlike all others with another parent, moment or salt (of at most 32 bytes)."""
+    return replace(
+        parent,
+        height=Height(parent.height + 1),
+        parent=parent.hash,
+        time_ms=Millis(max(parent.time_ms + 1, WALL_START_MS + now)),
+        transaction_root=salt.ljust(32),
+    )
 
 
 class Door:

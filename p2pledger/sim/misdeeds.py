@@ -1,5 +1,6 @@
 """What lying validators of the core simulation do: each changes what leaves its host, and signs with its own key."""
 
+from collections.abc import Iterator
 from random import Random
 from typing import Protocol
 
@@ -17,14 +18,15 @@ from p2pledger.consensus.messages import (
     Signed,
     ViewChange,
 )
-from p2pledger.primitives.ids import Height, Millis, View
-from p2pledger.sim.host import Host, Wire
+from p2pledger.primitives.ids import Epoch, Height, Millis, View
+from p2pledger.sim.host import Host, Wire, block_on
 
 
 class Accomplice(Protocol):
     """What a liar needs of the world."""
 
     random: Random
+    now: int
 
     def sign_as(self, host: Host, message: Message) -> Signed:
         """Anything at all, under the liar's own key."""
@@ -83,6 +85,30 @@ class Equivocator:
         chance = world.random.random()
         shown: list[Wire] = [wire, lie] if chance < 0.1 else [wire] if chance < 0.55 else [lie]
         return shown + votes
+
+
+class Undercutter:
+    """Enters a new view as its primary, and then proposes other blocks below and beside the tip (P13)."""
+
+    def __init__(self) -> None:
+        self._shown: dict[View, list[Wire]] = {}
+
+    def outgoing(self, world: Accomplice, host: Host, wire: Wire) -> list[Wire]:
+        said = wire.message if isinstance(wire, Signed) else None
+        if not isinstance(said, NewView) or said.author != host.id or said.tip is None:
+            return [wire]
+        if said.view not in self._shown:
+            self._shown[said.view] = list(self._undercut(world, host, said.view, said.tip.height))
+        return [wire, *self._shown[said.view]]
+
+    def _undercut(self, world: Accomplice, host: Host, view: View, tip: Height) -> Iterator[Wire]:
+        parent = host.replica.window.committed
+        while parent.height < tip:
+            parent = world.know(block_on(parent, world.now, b"undercut %d" % view))
+            host.held.add(parent.hash)
+            yield world.sign_as(host, PrePrepare(Epoch(0), view, parent, host.id))
+            for kind in (Prepare, Commit):
+                yield world.sign_as(host, kind(Epoch(0), view, parent.height, parent.hash, host.id))
 
 
 class Forger:
@@ -151,4 +177,5 @@ MISDEEDS: dict[str, type[Misdeed]] = {
     "deceiver": Deceiver,
     "equivocator": Equivocator,
     "forger": Forger,
+    "undercutter": Undercutter,
 }

@@ -34,9 +34,8 @@ from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import P2PLedgerError
 from p2pledger.primitives.ids import BlockHash, Epoch, Height, ValidatorId, View
 from p2pledger.sim.core import shown
-from p2pledger.sim.coreworld import block_on
 from p2pledger.sim.founding import found
-from p2pledger.sim.host import Door, Host, Inquiry, Wire
+from p2pledger.sim.host import Door, Host, Inquiry, Wire, block_on
 from p2pledger.sim.judge import Judge
 from p2pledger.sim.observer import InvariantBroken
 from p2pledger.sim.signatures import Oracle
@@ -178,7 +177,7 @@ def draw(seed: int, n: int = 4, twins: int | None = None) -> Scenario:
     for _ in range(chance.randint(2, VIEWS_MAX)):
         prepares = part()
         rounds.append(Round(chance.randrange(n), prepares, part() if has_phases else prepares))
-    return Scenario(n, twins, tuple(rounds), chance.choice([1, 1, 2]))
+    return Scenario(n, twins, tuple(rounds), chance.choice([1, 1, 2, 3]))
 
 
 # How one runs
