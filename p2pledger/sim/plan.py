@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import msgspec
@@ -69,6 +69,9 @@ class Plan:
         """The plan of a scenario file; raises InvalidInput naming what is wrong."""
         try:
             content = json.loads(text)
+            unknown = sorted(set(content) - {item.name for item in fields(cls)})
+            if unknown:
+                raise InvalidInput(f"this is no scenario: unknown key {unknown[0]!r}")
             given = {**msgspec.structs.asdict(cls(0).parameters), **content.pop("parameters", {})}
             parameters = msgspec.convert([given[name] for name in Parameters.__struct_fields__], Parameters)
             return replace(msgspec.convert(content, cls, strict=False), parameters=parameters)

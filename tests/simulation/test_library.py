@@ -67,6 +67,8 @@ def test_an_unused_kind_of_fault_moves_no_other_draw() -> None:
         ('{"seed": "x"}', "seed"),
         ('{"seed": 1, "liars": {"0": "Judas"}}', "Judas"),
         ('{"seed": 1, "nodes": 99}', "99"),
+        ('{"seed": 1, "node": 4}', "'node'"),
+        ("[]", "no scenario"),
     ],
 )
 def test_a_bad_scenario_is_refused_by_name(text: str, named: str) -> None:

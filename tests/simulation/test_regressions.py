@@ -1,24 +1,27 @@
-"""Seeds that once failed, each with what it found, and the adversaries that must find it again if it comes back."""
+"""Scenarios that once failed, each with what it found, and a liar that must find it again if it comes back."""
+
+from pathlib import Path
 
 import pytest
 
 from p2pledger.consensus.window import Window
-from p2pledger.sim.campaign import run_seed
+from p2pledger.sim.campaign import run_plan, run_seed
 from p2pledger.sim.observer import InvariantBroken
+from p2pledger.sim.plan import Plan
 from tests.attack import Without
 
-SEEDS = [
-    (4, 1019, "a batch fell out of its origin's window within its own block: every node stopped on an assertion"),
-    (4, 2027, "a body was dropped as dead because open blocks below had yet to move its origin's window up to it"),
-]
-EARLIER = {4: [104, 160, 203, 309, 337, 400, 461, 482, 498], 7: [19, 34, 56, 98]}
-"""Failed while the engine was first built. Worlds have more kinds of faults since, so these are other runs now."""
+SCENARIOS = Path(__file__).parent / "scenarios"
+FOUND = {
+    "failed-append-is-on-the-disk": "a restarted node has a block that nobody saw it append: the failed write had arrived",
+}
+"""What each scenario file showed when it was saved."""
 
 
-@pytest.mark.parametrize(("n", "seed", "found"), SEEDS, ids=[f"n{n}-{seed}" for n, seed, _ in SEEDS])
-def test_it_stays_fixed(n: int, seed: int, found: str) -> None:
-    """The line that replays it: python -m p2pledger.sim --seed SEED --nodes N."""
-    run_seed(seed, n)
+@pytest.mark.parametrize("name", sorted(path.stem for path in SCENARIOS.glob("*.json")))
+def test_it_stays_fixed(name: str) -> None:
+    """One alone: p2pledger sim replay tests/simulation/scenarios/NAME.json."""
+    assert FOUND[name]
+    run_plan(Plan.from_json((SCENARIOS / f"{name}.json").read_text(encoding="utf-8")))
 
 
 @pytest.mark.attack("T17")
@@ -35,8 +38,3 @@ def _breaks(seed: int) -> bool:
     except InvariantBroken:
         return True
     return False
-
-
-@pytest.mark.parametrize(("n", "seed"), [(n, seed) for n, seeds in EARLIER.items() for seed in seeds])
-def test_numbers_that_once_failed_still_pass(n: int, seed: int) -> None:
-    run_seed(seed, n)
