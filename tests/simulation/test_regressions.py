@@ -12,7 +12,7 @@ from tests.attack import Without
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 FOUND = {
-    "failed-append-is-on-the-disk": "a restarted node has a block that nobody saw it append: the failed write had arrived",
+    "failed-append-is-on-the-disk": "a failed write had arrived: a restarted node has a block nobody saw it append",
 }
 """What each scenario file showed when it was saved."""
 
