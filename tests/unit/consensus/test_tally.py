@@ -60,3 +60,45 @@ def test_pruning_leaves_what_is_above(votes: list[tuple[int, int, bytes, int]], 
         heights = [height for height, _ in tally.quorums(View(view), 1)]
         assert all(height > floor for height in heights)
         assert view >= oldest or not heights
+
+
+@given(VOTES, st.integers(0, 3), st.integers(0, 2))
+def test_pruning_forgets_nothing_else(votes: list[tuple[int, int, bytes, int]], floor: int, oldest: int) -> None:
+    """P23: what is above the committed height and not too old stays as it was."""
+    whole, pruned = Tally(), Tally()
+    for item in votes:
+        for tally in (whole, pruned):
+            tally.add(Signed(_vote(*item), Signature(bytes(64))), _vote(*item))
+    pruned.prune(Height(floor), View(oldest))
+    for view in range(oldest, 3):
+        assert pruned.quorums(View(view), 1) == [it for it in whole.quorums(View(view), 1) if it[0] > floor]
+
+
+def test_the_newest_is_that_of_the_highest_view_then_height() -> None:
+    """P20: whoever asks what it may have forgotten is told the newest, whatever came first, and of its own only."""
+    places = [(0, 2), (1, 1), (0, 9), (1, 3), (1, 2), (0, 1)]
+    votes = [_vote(view, height, b"x", 1) for view, height in places]
+    for order in (votes, votes[::-1]):
+        tally = Tally()
+        for vote in [*order, _vote(2, 9, b"x", 2)]:
+            tally.add(Signed(vote, Signature(bytes(64))), vote)
+        newest = tally.newest_of(ValidatorId(bytes([1]) * 32))
+        assert newest is not None and newest.message == _vote(1, 3, b"x", 1)
+        assert tally.newest_of(ValidatorId(bytes([3]) * 32)) is None
+
+
+def test_of_two_differing_votes_for_one_place_the_later_is_the_newest() -> None:
+    tally = Tally()
+    for block in (b"x", b"y"):
+        tally.add(Signed(_vote(0, 1, block, 1), Signature(bytes(64))), _vote(0, 1, block, 1))
+    newest = tally.newest_of(ValidatorId(bytes([1]) * 32))
+    assert newest is not None and newest.message == _vote(0, 1, b"y", 1)
+
+
+def test_a_ballot_is_there_once_it_was_counted() -> None:
+    """P23: by author, place and block; knowing it saves its verification."""
+    tally, vote = Tally(), _vote(0, 1, b"x", 1)
+    assert not tally.has(vote)
+    tally.add(Signed(vote, Signature(bytes(64))), vote)
+    assert tally.has(vote)
+    assert not any(tally.has(other) for other in (_vote(0, 1, b"x", 2), _vote(0, 1, b"y", 1), _vote(0, 2, b"x", 1)))
