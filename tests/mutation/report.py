@@ -8,7 +8,7 @@ from tests.mutation.mutants import ROOT, Mutant
 
 SURVIVORS = ROOT / "tests" / "mutation" / "survivors.toml"
 PAGE = ROOT / "docs" / "mutation.md"
-KINDS = ("equivalent", "told", "cost", "elsewhere", "unreachable")
+KINDS = ("equivalent", "observability", "cost", "elsewhere", "unreachable")
 
 
 def explanations() -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The tool counts honestly, and every explanation of a survivor is about a mutant that there is."""
 
 import ast
-import io
 from types import FunctionType
 
 import pytest

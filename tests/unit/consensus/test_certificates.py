@@ -58,9 +58,11 @@ def test_another_order_is_refused(stage: Stage, good: Certificate) -> None:
     assert refused(turned, stage)
 
 
-def test_a_seat_that_does_not_exist_is_refused(stage: Stage, good: Certificate) -> None:
-    last = good.votes[-1]
-    moved = msgspec.structs.replace(good, votes=(*good.votes[:-1], Vote(last.seat + 7, last.signature)))
+def test_a_seat_that_does_not_exist_is_refused(stage: Stage) -> None:
+    """The first seat beyond the last, with a good signature of the seat that has its number modulo n."""
+    good = stage.certificate("commit", stage.block(), who="abcde")
+    first, *rest = good.votes
+    moved = msgspec.structs.replace(good, votes=(*rest, Vote(first.seat + 7, first.signature)))
     assert naive_check(moved, stage)
     assert refused(moved, stage)
 

@@ -36,7 +36,9 @@ def test_the_progress_timeout_doubles_up_to_its_cap(failures: int, delay_ms: int
     assert progress_delay_ms(1_000, 8_000, failures) == delay_ms
 
 
-@pytest.mark.parametrize(("repeats", "delay_ms"), [(0, 500), (1, 1_000), (2, 2_000), (3, 4_000), (4, 8_000), (5, 8_000)])
+@pytest.mark.parametrize(
+    ("repeats", "delay_ms"), [(0, 500), (1, 1_000), (2, 2_000), (3, 4_000), (4, 8_000), (5, 8_000)]
+)
 def test_the_pause_between_repetitions_doubles_up_to_its_cap(repeats: int, delay_ms: int) -> None:
     """P16: from half the base timeout on."""
     assert retransmit_delay_ms(1_000, 8_000, repeats) == delay_ms
