@@ -25,6 +25,9 @@ CHUNKS = [(4, first, first + 25) for first in range(0, 1_000, 25)] + [
 ]
 HEIGHTS = 20
 TIMES_MIN = 10
+MESSAGES_MIN = 2_000_000
+SCHEDULES_MIN = 1_000
+"""Distinct event logs."""
 SITUATIONS = [
     # agreement
     "committed in view 3 or later",
@@ -82,12 +85,15 @@ def tallies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_seed_breaks_an_invariant(n: int, first: int, beyond: int, tallies: Path) -> None:
     """Invariants 1 to 9 of docs/protocol.md hold in every world, and every world makes progress once it heals."""
     reached: Counter[str] = Counter()
+    messages, traces = 0, []
     for seed in range(first, beyond):
         result = run_seed(seed, n, HEIGHTS)
         assert max(result.heights) >= HEIGHTS
         reached.update(result.reached)
+        messages += result.messages
+        traces.append(result.trace)
     unfinished = tallies / f"{n}-{first}.part"
-    unfinished.write_text(json.dumps(reached))
+    unfinished.write_text(json.dumps({"reached": reached, "messages": messages, "traces": traces}))
     unfinished.rename(tallies / f"{n}-{first}.json")
     _demand_minimums(tallies)
 
@@ -96,11 +102,14 @@ def _demand_minimums(tallies: Path) -> None:
     finished = list(tallies.glob("*.json"))
     if len(finished) < len(CHUNKS):
         return
+    tallies_read = [json.loads(tally.read_text()) for tally in finished]
     total: Counter[str] = Counter()
-    for tally in finished:
-        total.update(json.loads(tally.read_text()))
+    for tally in tallies_read:
+        total.update(tally["reached"])
     missed = {name: total[name] for name in SITUATIONS if total[name] < TIMES_MIN}
     assert not missed, f"the campaign hardly met these situations: {missed}"
+    assert sum(tally["messages"] for tally in tallies_read) >= MESSAGES_MIN
+    assert len({trace for tally in tallies_read for trace in tally["traces"]}) >= SCHEDULES_MIN
 
 
 def test_the_campaign_is_large_enough() -> None:
