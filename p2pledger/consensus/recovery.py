@@ -33,6 +33,8 @@ class Recovery:
     answered: set[ValidatorId] = field(default_factory=set)
     silent_height: int = 0
     silent_view: int = 0
+    left_view: int = -1
+    """When a silence is over: in this view and below nothing is said, a VIEW-CHANGE out of it may be forgotten (P9)."""
     is_silent: bool = False
     """The journal was rolled back: no PREPARE, COMMIT or VIEW-CHANGE until a later certificate is held."""
 
@@ -59,6 +61,7 @@ class Recovery:
         """A commit certificate of (view, height) is held: whether that ends a silence."""
         if self.is_silent and height > self.silent_height and view > self.silent_view:
             self.is_silent = False
+            self.left_view = self.silent_view
             return True
         return False
 

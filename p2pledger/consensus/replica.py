@@ -65,8 +65,7 @@ class Replica:
         self.view_changes = ViewChanges(self.validators)
         self.own = OwnStatements()
         self.recovery = Recovery(answers_needed=self.validators.q - 1, is_waiting=False)
-        self.has_work = False
-        self.is_halted = False
+        self.has_work = self.is_halted = False
         self._building: tuple[View, Height] | None = None
         self._patience = Patience(self.parameters)
 
@@ -90,8 +89,9 @@ class Replica:
 
     @property
     def may_sign(self) -> bool:
-        """P20: not while others are still being asked, nor after a rolled-back journal."""
-        return self.me is not None and not self.recovery.is_waiting and not self.recovery.is_silent
+        """P20: not while others are still being asked, nor after a rolled-back journal, nor ever in its views."""
+        is_fresh = self.view > self.recovery.left_view
+        return self.me is not None and is_fresh and not self.recovery.is_waiting and not self.recovery.is_silent
 
     # Start
 

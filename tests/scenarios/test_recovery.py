@@ -125,12 +125,30 @@ def test_it_speaks_again_above_everything_it_may_have_signed(stage: Stage) -> No
     """P20: a commit certificate of a greater height and a greater view; either alone is not enough."""
     blocks = stage.chain_of(4)
     _lose_the_disk(stage, stage.prepare("d", blocks[0]))
+    stage.reaches_view(1)
     stage.sees(*stage.commits("abc", blocks[0], view=1))
     assert not stage.replica.may_sign
     stage.sees(*stage.commits("abc", blocks[1], view=0))
     assert not stage.replica.may_sign
     stage.sees(*stage.commits("abc", blocks[2], view=1))
     assert stage.replica.may_sign
+
+
+def test_it_never_speaks_again_in_a_view_that_it_may_have_left(stage: Stage) -> None:
+    """P20, P9, found unsafe otherwise: a certificate ends the silence, but never for views up to those.
+
+    It stands in view 0 after the loss and has left it long ago: a COMMIT there is one after its VIEW-CHANGE.
+    """
+    first, second = stage.chain_of(2)
+    _lose_the_disk(stage, stage.view_change("d", 1))
+    stage.sees(*stage.commits("abc", first, view=2))
+    assert stage.committed == 1
+    stage.sees(*stage.prepares("abc", second, view=0))
+    stage.fires("retransmit")
+    assert stage.sent == []
+    stage.reaches_view(2)
+    stage.sees(*stage.prepares("abc", second, view=2))
+    assert stage.sent == [stage.commit("d", second, view=2)]
 
 
 def test_a_second_copy_of_its_key_silences_it_at_any_time(stage: Stage) -> None:
