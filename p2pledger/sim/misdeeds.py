@@ -17,6 +17,7 @@ from p2pledger.consensus.messages import (
     PrePrepare,
     Signed,
     ViewChange,
+    Vote,
 )
 from p2pledger.primitives.ids import Epoch, Height, Millis, View
 from p2pledger.sim.host import Host, Wire, block_on
@@ -97,9 +98,14 @@ class Undercutter:
         said = wire.message if isinstance(wire, Signed) else None
         if not isinstance(said, NewView) or said.author != host.id or said.tip is None:
             return [wire]
+        return [wire, *self.lies(world, host, said)]
+
+    def lies(self, world: Accomplice, host: Host, said: NewView) -> list[Wire]:
+        """The blocks and votes, the same for everybody."""
         if said.view not in self._shown:
-            self._shown[said.view] = list(self._undercut(world, host, said.view, said.tip.height))
-        return [wire, *self._shown[said.view]]
+            tip = host.replica.committed if said.tip is None else said.tip.height
+            self._shown[said.view] = list(self._undercut(world, host, said.view, tip))
+        return self._shown[said.view]
 
     def _undercut(self, world: Accomplice, host: Host, view: View, tip: Height) -> Iterator[Wire]:
         parent = host.replica.window.committed
@@ -114,6 +120,9 @@ class Undercutter:
 class Forger:
     """Passes on what others did not sign, and claims what no certificate proves. Nobody may believe any of it."""
 
+    def __init__(self) -> None:
+        self._undercutter = Undercutter()
+
     def outgoing(self, world: Accomplice, host: Host, wire: Wire) -> list[Wire]:
         if world.random.random() < 0.7:
             return [wire]
@@ -121,8 +130,24 @@ class Forger:
             return [self._spoilt(world, wire)]
         if not isinstance(wire, Signed):
             return [wire]
+        message = wire.message
+        if isinstance(message, NewView) and message.author == host.id:
+            return [
+                world.sign_as(host, self._without_tip(world, message)),
+                *self._undercutter.lies(world, host, message),
+            ]
+        if isinstance(message, Commit) and message.author == host.id:
+            return [wire, self._of_one_voice(world, host, message)]
         forged = self._forged(world, host, wire)
         return [wire] if forged is None else [forged, wire] if world.random.random() < 0.5 else [wire, forged]
+
+    def _of_one_voice(self, world: Accomplice, host: Host, said: Commit) -> Certificate:
+        """A commit certificate of a block that nobody else ever saw: one's own vote, q times."""
+        header = world.know(block_on(host.replica.window.committed, world.now, b"forged"))
+        host.held.add(header.hash)
+        vote = world.sign_as(host, replace(said, height=header.height, block_hash=header.hash))
+        votes = (Vote(host.seat, vote.signature),) * host.founding.validators.q
+        return Certificate("commit", said.epoch, said.view, header.height, header.hash, votes)
 
     def _forged(self, world: Accomplice, host: Host, wire: Signed) -> Signed | None:
         message = wire.message
@@ -140,9 +165,7 @@ class Forger:
                 claim = Claim(lock.view, lock.height, lock.block_hash)
                 return world.sign_as(host, replace(message, claim=claim, lock=lock))
             case NewView():
-                if message.author != host.id:
-                    return None
-                return world.sign_as(host, self._without_tip(world, message))
+                return None
 
     def _without_tip(self, world: Accomplice, message: NewView) -> NewView:
         claims = message.claims

@@ -11,7 +11,7 @@ from time import process_time
 from typing import Any
 
 from p2pledger.primitives.errors import InvalidInput
-from p2pledger.sim import campaign, core, twins
+from p2pledger.sim import campaign
 from p2pledger.sim.observer import InvariantBroken
 
 CHUNK = 25
@@ -90,6 +90,8 @@ def run_chunk(kind: Kind, seeds: Sequence[int]) -> Tally:
 
 
 def _run_one(kind: Kind, seed: int, tally: Tally) -> None:
+    from p2pledger.sim import core, twins  # here, for they are programs too: `python -m p2pledger.sim.core`
+
     if kind.layer == "twins":
         scenario = twins.draw(seed, kind.nodes)
         outcome = twins.run_scenario(scenario)
