@@ -154,6 +154,11 @@ class Link:
         self.is_up = True
         """Nobody has dropped it yet."""
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits to be written."""
+        return self._outbox.size
+
     def push(self, frame: bytes) -> bool:
         """Queue a frame. A full queue drops the link instead.
 

@@ -148,6 +148,11 @@ class PeerLinks:
         """The nodes with a live link."""
         return frozenset(node for node, link in self._links.items() if link.is_up)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits to be written to all nodes together."""
+        return sum(link.unsent_bytes for link in self._links.values())
+
     def send(self, node: NodeId, body: bytes) -> bool:
         """Queue a message; False if there is no link or its queue was full, which ends it (see Link.push)."""
         link = self._links.get(node)

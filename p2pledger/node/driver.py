@@ -101,6 +101,11 @@ class Driver:
         self.verifier = Verifier(self.engine.founding, self.post, self.verify_threads)
 
     @property
+    def news_waiting(self) -> int:
+        """Events not yet handled."""
+        return len(self._inbox)
+
+    @property
     def now(self) -> Now:
         """The moment, on both clocks of the machine."""
         return self.surroundings.now()

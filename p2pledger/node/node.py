@@ -19,7 +19,7 @@ from p2pledger import __version__
 from p2pledger.consensus.journal import ViewRecord
 from p2pledger.engine.engine import Engine
 from p2pledger.engine.executor import genesis_flush
-from p2pledger.engine.ports import LedgerStore
+from p2pledger.engine.ports import LedgerStore, StateStore
 from p2pledger.health.application import HealthApplication
 from p2pledger.mempool import Mempool
 from p2pledger.network.budget import Rates
@@ -51,7 +51,7 @@ class Stores:
     """What outlives the process."""
 
     ledger: LedgerStore
-    state: LmdbStateStore
+    state: StateStore
     floor: SignFloor
 
 
@@ -63,15 +63,20 @@ class Node:
         founding = home.founding
         ledger, state, floor = stores.ledger, stores.state, stores.floor
         surroundings = surroundings or Surroundings()
-        application = HealthApplication()
-        if state.is_new:
-            state.flush(genesis_flush(application, founding))
         self.metrics: Metrics = make_metrics()
         self.board = Board()
         lost = None if floor.lost is None else (floor.lost.height, floor.lost.view)
         mempool = Mempool(home.config.mempool.transactions_max, home.config.mempool.bytes_max)
         self.engine = Engine(
-            founding, application, home.keys.node, home.validator, ledger, state, surroundings.now(), mempool, lost
+            founding,
+            HealthApplication(),
+            home.keys.node,
+            home.validator,
+            ledger,
+            state,
+            surroundings.now(),
+            mempool,
+            lost,
         )
         self.server = Server(self.engine, ledger, state, self.metrics)
         addresses = home.peers()
@@ -195,10 +200,13 @@ async def _dump_on_signal(node: Node) -> None:
 
 
 def _report(node: Node) -> str:
+    verifier = node.driver.verifier
     lines = [
         f"engine: height {node.engine.executor.executed}, pool {len(node.engine.pool)} batches, "
         f"mempool {len(node.engine.admission.mempool)} transactions, links {len(node.engine.router.links)}",
-        f"verifier: {node.driver.verifier.submissions_waiting} submissions waiting",
+        f"driver: {node.driver.news_waiting} events waiting, {node.links.unsent_bytes} bytes not yet sent to peers",
+        f"verifier: {verifier.votes_waiting} votes, {verifier.batches_waiting} batches and "
+        f"{verifier.submissions_waiting} submissions waiting",
     ]
 
     def walk(task: trio.lowlevel.Task, depth: int) -> None:
@@ -249,6 +257,8 @@ def opened_stores(home: Home, accept_resign_risk: bool = False) -> Iterator[Stor
         _check_not_halted(home, ledger)
         state = LmdbStateStore(home.state, founding.chain, map_size)
         stack.callback(state.close)
+        if state.is_new:
+            state.flush(genesis_flush(HealthApplication(), founding))
         standing = next((record for record in ledger.journal() if isinstance(record, ViewRecord)), None)
         if (not floor.exists and ledger.tip() == 0) or accept_resign_risk:
             floor.adopt(ledger.identity, ledger.tip(), standing)

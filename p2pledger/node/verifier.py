@@ -66,6 +66,14 @@ class Verifier:
     def submissions_waiting(self) -> int:
         return len(self._submissions)
 
+    @property
+    def votes_waiting(self) -> int:
+        return len(self._votes)
+
+    @property
+    def batches_waiting(self) -> int:
+        return len(self._batches)
+
     def ask_message(self, job: VerifyMessage) -> None:
         """Queue an agreement message; one too many of a node is not looked at, it will be sent again."""
         if self._queued[job.node] >= VOTES_PER_NODE:

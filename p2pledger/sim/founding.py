@@ -1,6 +1,7 @@
 """A consortium whose keys depend on nothing but their names: the same for the same arguments, on every machine."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from p2pledger.chain.genesis import Card, Founding, Genesis, Parameters, combine, sign_card, sign_genesis
@@ -31,8 +32,13 @@ class Consortium:
         return ValidatorId(self.consensus[index].public)
 
 
-def found(n: int, parameters: Parameters) -> Consortium:
-    """A consortium of n members with one validator each, the same for the same arguments."""
+def found(
+    n: int, parameters: Parameters, certificate_of: Callable[[SigningKey], bytes] = lambda key: b""
+) -> Consortium:
+    """A consortium of n members with one validator each, the same for the same arguments.
+
+    `certificate_of` makes the transport certificate of a node key; where nothing is transported there is none.
+    """
     accounts = [seeded_key("account", i) for i in range(n)]
     consensus = [seeded_key("consensus", i) for i in range(n)]
     nodes = [seeded_key("node", i) for i in range(n)]
@@ -47,7 +53,7 @@ def found(n: int, parameters: Parameters) -> Consortium:
             bytes(32),
             ValidatorId(consensus[i].public),
             NodeId(nodes[i].public),
-            b"",
+            certificate_of(nodes[i]),
         )
         cards.append(sign_card(card, accounts[i]))
     genesis: Genesis = assemble_genesis("Simulated", Millis(WALL_START_MS - 1_000), parameters, cards)
