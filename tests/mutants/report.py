@@ -76,36 +76,45 @@ A citation of a rule proves nothing; that a test fails when the rule is removed 
 it took until an invariant broke; *budget* is how many it may take, in which simulator, of how many validators
 (`core 120 × 4` is `python -m p2pledger.sim.core --seeds 0:120 --nodes 4` with the patch applied, `world` is
 `python -m p2pledger.sim`). A dash: random worlds are not asked to find it; the cited test is the directed means that
-does. Invariants are numbered as in protocol.md; "an honest node stops" and "P20" are those on the wire.
+does. Invariants are numbered as in protocol.md; P3 and P20 are rules whose breach is seen from outside.
 
 Not in force, so that nothing can be removed: {not_in_force}.
 """
 
 
-def page(outcomes: list[Outcome]) -> str:
+Row = tuple[str, str, str, str, str, str]
+"""Mutant, rules, cited tests, seeds needed, budget, invariant."""
+
+
+def row_of(outcome: Outcome) -> Row:
+    mutant = outcome.mutant
+    tests = "<br>".join(f"`{short(test)}`" for test in mutant.tests)
+    allowed = "–" if mutant.seeds is None else budget(mutant.seeds)
+    rules = " ".join(mutant.rules)
+    return (mutant.name, rules, tests, outcome.seeds_needed, allowed, outcome.invariant or "–")
+
+
+def rows_in(text: str) -> list[Row]:
+    """The rows of a page."""
+    rows = []
+    for line in text.partition("## Mutants")[2].partition("## Rules")[0].splitlines():
+        cells = line.removeprefix("| ").removesuffix(" |").split(" | ")
+        if len(cells) == 6 and cells[0] != "mutant":
+            rows.append((cells[0], cells[1], cells[2], cells[3], cells[4], cells[5]))
+    return rows
+
+
+def page(rows: list[Row]) -> str:
     """The text of docs/mutants.md."""
-    found = [int(o.seeds_needed) for o in outcomes if o.seed is not None]
+    found = sorted(int(row[3]) for row in rows if row[3].isdigit())
     lines = [HEAD.format(not_in_force=", ".join(NOT_IN_FORCE))]
     lines.append(
-        f"{len(outcomes)} mutants, all killed; {len(found)} of them by random worlds too, "
-        f"the median after {sorted(found)[len(found) // 2]} and the slowest after {max(found)}.\n"
+        f"{len(rows)} mutants, all killed; {len(found)} of them by random worlds too, "
+        f"the median after {found[len(found) // 2]} and the slowest after {found[-1]}.\n"
     )
-    lines += [
-        "## Mutants",
-        "",
-        "| mutant | rules | cited test | seeds | budget | invariant |",
-        "|---|---|---|---|---|---|",
-    ]
-    for o in outcomes:
-        tests = "<br>".join(f"`{short(test)}`" for test in o.mutant.tests)
-        allowed = "–" if o.mutant.seeds is None else budget(o.mutant.seeds)
-        lines.append(
-            f"| {o.mutant.name} | {' '.join(o.mutant.rules)} | {tests} | {o.seeds_needed} | {allowed} "
-            f"| {o.invariant or '–'} |"
-        )
+    lines += ["## Mutants", "", "| mutant | rules | cited test | seeds | budget | invariant |", "|" + "---|" * 6]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
     lines += ["", "## Rules", "", "| rule | removed by (seeds) |", "|---|---|"]
-    rules = sorted({rule for o in outcomes for rule in o.mutant.rules}, key=rule_order)
-    for rule in rules:
-        removers = [f"{o.mutant.name} ({o.seeds_needed})" for o in outcomes if rule in o.mutant.rules]
-        lines.append(f"| {rule} | {', '.join(removers)} |")
+    for rule in sorted({rule for row in rows for rule in row[1].split()}, key=rule_order):
+        lines.append(f"| {rule} | {', '.join(f'{row[0]} ({row[3]})' for row in rows if rule in row[1].split())} |")
     return "\n".join(lines) + "\n"

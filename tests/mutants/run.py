@@ -1,7 +1,7 @@
 """`python -m tests.mutants.run [NAME...]` plants each defect and shows what notices it: the cited test, and seeds.
 
 Each mutant runs in a process of its own, forked from this one, which has loaded everything but p2pledger. Status 1
-if any survives. `--write` puts the table into docs/mutants.md; `--cited` leaves the seeds out, as `make test` does.
+if any survives. `--write` puts their rows into docs/mutants.md; `--cited` leaves the seeds out, as `make test` does.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import importlib
 import io
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -22,7 +23,7 @@ from types import FrameType
 import pytest
 
 from tests.mutants.mutant import FOLDER, ROOT, Mutant, Seeds, load_all
-from tests.mutants.report import Outcome, page, table
+from tests.mutants.report import Outcome, page, row_of, rows_in, table
 
 SECONDS_MAX = 120
 """For one test or one seed: a mutant that makes the suite hang is noticed, too."""
@@ -79,12 +80,12 @@ def _first_failing(seeds: Seeds) -> tuple[int | None, str]:
 def _named(error: Exception) -> str:
     """The invariant of docs/protocol.md that stands before the colon, or what happened instead."""
     text = str(error).removeprefix("InvariantBroken: ").splitlines()[0]
-    if text.startswith("an honest node stopped itself"):
+    if text.startswith("an honest "):
         return "an honest node stops"
     head = text.partition(": ")[0]
-    if head.removeprefix("I").isdigit() or head == "P20" or head.isidentifier():
+    if re.fullmatch(r"[IP]?\d+|\w+Error", head):
         return head
-    return type(error).__name__
+    return text[:60].replace("|", "/")
 
 
 def run_all(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
@@ -102,6 +103,15 @@ def run_all(tasks: list[Task], jobs: int) -> Iterator[Outcome]:
         yield from outcomes
 
 
+def controls(mutants: list[Mutant]) -> list[Seeds]:
+    """The worlds of all budgets: on the tree as it is, none of them fails."""
+    largest: dict[tuple[str, int], Seeds] = {}
+    for seeds in (mutant.seeds for mutant in mutants if mutant.seeds is not None):
+        known = largest.setdefault((seeds.simulator, seeds.nodes), seeds)
+        largest[seeds.simulator, seeds.nodes] = max(known, seeds, key=lambda one: one.beyond)
+    return list(largest.values())
+
+
 def main() -> int:
     """Run, print the table, say what survived."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants.run", description=__doc__)
@@ -109,20 +119,28 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where the patches are")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--cited", action="store_true", help="only the cited tests, no seeds")
-    parser.add_argument("--write", action="store_true", help="write docs/mutants.md from a run of all with their seeds")
+    parser.add_argument("--write", action="store_true", help="write what was run into docs/mutants.md")
     arguments = parser.parse_args()
     known = {mutant.name: mutant for mutant in load_all(arguments.folder)}
     unknown = [name for name in arguments.names if name not in known]
-    if unknown or (arguments.write and (arguments.names or arguments.cited or arguments.folder != FOLDER)):
-        parser.error(f"no such mutant: {', '.join(unknown)}" if unknown else "--write needs a run of all with seeds")
+    if unknown or (arguments.write and (arguments.cited or arguments.folder != FOLDER)):
+        parser.error(f"no such mutant: {', '.join(unknown)}" if unknown else "--write needs a run with seeds")
     chosen = [known[name] for name in arguments.names] or list(known.values())
     outcomes = list(run_all([Task(mutant, not arguments.cited) for mutant in chosen], arguments.jobs))
     print(table(outcomes))
+    for seeds in () if arguments.cited else controls(chosen):
+        seed, invariant = _first_failing(seeds)
+        if seed is not None:
+            print(f"seed {seed} of {seeds.simulator}, {seeds.nodes} nodes, fails WITHOUT any mutant: {invariant}")
+            return 1
     survivors = [outcome for outcome in outcomes if outcome.is_survivor(with_seeds=not arguments.cited)]
     for outcome in survivors:
         print(f"{outcome.mutant.name} SURVIVES {', '.join(outcome.survived) or 'its budget of seeds'}")
-    if arguments.write and not survivors:
-        (ROOT / "docs" / "mutants.md").write_text(page(outcomes))
+    if arguments.write:
+        path = ROOT / "docs" / "mutants.md"
+        fresh = {outcome.mutant.name: row_of(outcome) for outcome in outcomes if outcome not in survivors}
+        rows = {row[0]: row for row in rows_in(path.read_text())} | fresh
+        path.write_text(page([rows[name] for name in sorted(rows) if name in known]))
     return 1 if survivors else 0
 
 

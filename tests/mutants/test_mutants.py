@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 
 from tests.mutants.mutant import LINES_MAX, ROOT, Mutant, load_all
-from tests.mutants.report import NOT_IN_FORCE, budget, short
+from tests.mutants.report import NOT_IN_FORCE, budget, page, rows_in, short
 
 MUTANTS = load_all()
 CHUNK = 12
@@ -57,15 +57,13 @@ def test_every_rule_has_a_mutant() -> None:
 
 def test_the_table_lists_exactly_these() -> None:
     """docs/mutants.md is of these mutants, with their tests and budgets; every one was killed when it was written."""
-    rows = [
-        [cell.strip() for cell in line.strip("| ").split(" | ")]
-        for line in (ROOT / "docs/mutants.md").read_text().split("## Rules")[0].splitlines()
-        if line.startswith("| ") and not line.startswith("| mutant ")
-    ]
+    text = (ROOT / "docs/mutants.md").read_text()
+    rows = rows_in(text)
     assert [row[:3] for row in rows] == [
-        [mutant.name, " ".join(mutant.rules), "<br>".join(f"`{short(test)}`" for test in mutant.tests)]
+        (mutant.name, " ".join(mutant.rules), "<br>".join(f"`{short(test)}`" for test in mutant.tests))
         for mutant in MUTANTS
     ]
+    assert text == page(rows)
     for row, mutant in zip(rows, MUTANTS, strict=True):
         seeds, allowed, invariant = row[3:]
         if mutant.seeds is None:

@@ -4,8 +4,8 @@ import pytest
 
 from p2pledger.consensus import effects as do
 from p2pledger.consensus import events as on
-from p2pledger.consensus.messages import Commit, NewView, ViewChange
-from p2pledger.primitives.ids import View
+from p2pledger.consensus.messages import Commit, NewView, Prepare, ViewChange
+from p2pledger.primitives.ids import Epoch, Height, View
 from tests.scenarios.stage import Stage
 
 
@@ -40,6 +40,15 @@ def test_votes_of_two_views_do_not_add_up(voter: Stage) -> None:
     block = voter.block()
     voter.withheld.add(block.hash)
     voter.sees(voter.prepare("a", block), voter.prepare("b", block), voter.prepare("c", block, view=1))
+    assert voter.replica.lock is None
+
+
+def test_votes_that_name_another_height_do_not_add_up(voter: Stage) -> None:
+    """P5: a hash says which block it is, and still a vote that names another height is for nothing."""
+    block = voter.block()
+    voter.withheld.add(block.hash)
+    lying = Prepare(Epoch(0), View(0), Height(2), block.hash, voter.id("c"))
+    voter.sees(voter.prepare("a", block), voter.prepare("b", block), lying)
     assert voter.replica.lock is None
 
 
