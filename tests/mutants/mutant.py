@@ -120,7 +120,7 @@ def load(path: Path) -> Mutant:
 
 def load_all(folder: Path = FOLDER) -> list[Mutant]:
     """All of a folder, by name."""
-    return [load(path) for path in sorted(folder.glob("*.patch"))]
+    return [load(path) for path in sorted(folder.glob("*.patch"), key=lambda path: path.stem)]
 
 
 def _seeds(value: str) -> Seeds:
