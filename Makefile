@@ -7,6 +7,7 @@ WORKERS ?= 2
 SEEDS ?= 3000
 CORES ?= $(shell nproc)
 SIM_LONG = $(PY) -m p2pledger sim run --jobs $(CORES)
+SCENARIO ?= standard
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types imports unit process simulate test-system mutants bench requirements clean
@@ -66,11 +67,15 @@ mutants: $(VENV)/.dev  ## every seeded defect is noticed, by its test and by sim
 test-system: $(VENV)/.dev  ## what needs Debian packages or root; installs them, fails rather than skips
 	bash tests/system/run
 
-bench: $(VENV)/.runtime  ## four validators under load, beside what signature checks allow
-	$(PY) -m bench
+$(VENV)/.bench: $(VENV)/.runtime requirements/bench.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
+	@touch $@
+
+bench: $(VENV)/.bench  ## the standard measurements in a few minutes, beside the floor (SCENARIO=health: another one)
+	$(PY) -m bench run $(SCENARIO) $(BENCH_ARGS)
 
 requirements:  ## pin requirements/*.in with hashes and without host names (needs uv)
-	for f in runtime dev; do uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/$$f.in -o requirements/$$f.txt; done
+	for f in runtime dev bench; do uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/$$f.in -o requirements/$$f.txt; done
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist

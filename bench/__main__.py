@@ -1,85 +1,113 @@
-"""`python -m bench`: four node processes under a closed load, beside the floor that signature checks set."""
+"""`python -m bench`: measures real clusters on this machine; README.md says what each figure means."""
 
 import argparse
+import shlex
+import signal
 import sys
-import tempfile
 import time
-from contextlib import AsyncExitStack
 from pathlib import Path
 
-import trio
-from rich.console import Console
-from rich.table import Table
+import msgspec
 
-from p2pledger.client.keyring import Wallet
-from p2pledger.client.ledger import LedgerClient, open_ledger
-from p2pledger.demo.cluster import Cluster
-from p2pledger.demo.load import Load, quantile_ms
-from p2pledger.primitives.crypto import SigningKey, verify
+from bench import tables
+from bench.compare import MARGIN, compare
+from bench.goals import judge_all
+from bench.report import write_report
+from bench.run import load_results, start
+from bench.scenario import SCENARIOS, load, scaled
+from bench.show import Show
+from p2pledger.primitives.errors import InvalidInput, P2PLedgerError
 
-
-def verify_rate(seconds: float = 1.0) -> float:
-    """Ed25519 verifications per second of one core, now: no validator can be faster than this allows."""
-    key = SigningKey(bytes(32))
-    message = bytes(300)
-    signature = key.sign(message)
-    count, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
-        for _ in range(100):
-            assert verify(key.public, message, signature)
-        count += 100
-    return count / (time.perf_counter() - started)
+RESULTS = Path("bench-results")
 
 
-async def measure(nodes: int, each: int, folder: Path) -> tuple[Load, float]:
-    """Record batches of two custodians, all handed in at once, until each has a proven receipt."""
-    with Cluster.create(folder / "consortium", nodes) as cluster:
-        await cluster.start()
-        await cluster.wait_ready()
-        async with AsyncExitStack() as stack:
-            custodians: list[tuple[LedgerClient, bytes, bytes]] = []
-            for name in cluster.names[:2]:
-                own = cluster.wallet(name)
-                persona = Wallet(bytes([len(custodians) + 1]) * 32).at(own.organisation)
-                addresses = cluster.addresses([name, *(other for other in cluster.names if other != name)])
-                patient = await stack.enter_async_context(open_ledger(cluster.founding, addresses, persona.signing))
-                await patient.submit(persona.registration("patient", b"\1" * 32), cosigners=(own.account,))
-                client = await stack.enter_async_context(open_ledger(cluster.founding, addresses, own.account))
-                custodians.append((client, persona.did, own.organisation))
-            warm_up = Load(custodians, max(1, each // 10))
-            await warm_up.run()
-            load = Load(custodians, each)
-            started = time.perf_counter()
-            await load.run()
-            elapsed = time.perf_counter() - started
-        await cluster.stop()
-    return load, elapsed
+def run(arguments: argparse.Namespace) -> int:
+    """Run a scenario, print its tables, write its report."""
+    scenario = load(Path(arguments.scenario))
+    if arguments.time_scale != 1:
+        scenario = scaled(scenario, arguments.time_scale)
+    if arguments.seed is not None:
+        scenario = msgspec.structs.replace(scenario, seed=arguments.seed)
+    out = Path(arguments.out) if arguments.out else RESULTS / f"{scenario.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if out.exists():
+        raise InvalidInput(f"{out} exists already; results are never mixed")
+    signal.signal(signal.SIGTERM, _interrupt)  # ends as Ctrl-C does: everything that was started is stopped
+    results = start(scenario, out, Show(), tuple(shlex.split(arguments.external or "")))
+    report = write_report(out)
+    for table in (tables.caliper(results.points), tables.latencies(results.points), tables.resources(results.points)):
+        print(tables.plain(table))
+    measured = [verdict for verdict in judge_all(results.points) if verdict.value is not None]
+    if measured:
+        print(tables.plain(tables.goals(measured)))
+    for text in results.missing:
+        print(f"left out: {text}")
+    print(report)
+    return 0
+
+
+def _interrupt(number: int, frame: object) -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write the report of a run again."""
+    print(write_report(Path(arguments.folder)))
+    return 0
+
+
+def compare_runs(arguments: argparse.Namespace) -> int:
+    """One line for each figure that two runs share; status 1 if any is worse."""
+    lines, single = compare(load_results(Path(arguments.before)).points, load_results(Path(arguments.after)).points)
+    for line in lines:
+        print(line.text(arguments.margin))
+    for name in single:
+        print(f"alone   {name} is in one run only")
+    words = [line.verdict(arguments.margin) for line in lines]
+    print(f"{words.count('better')} better, {words.count('same')} the same, {words.count('worse')} worse")
+    return 1 if "worse" in words or not words else 0
+
+
+def list_scenarios(arguments: argparse.Namespace) -> int:
+    """The scenarios that come with the source."""
+    for path in sorted(SCENARIOS.glob("*.toml")):
+        scenario = load(path)
+        seconds = sum(
+            (point.warm_up_s + point.duration_s) * len(stage.n) for stage in scenario.stages for point in stage.points
+        )
+        print(f"{path.stem:12} {scenario.title} ({seconds:.0f} s of load)")
+    return 0
 
 
 def main() -> int:
-    """Measure, print one table."""
+    """Parse, dispatch; failures are one line on stderr."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--nodes", type=int, default=4, help="validators, 2 to 10")
-    parser.add_argument("--each", type=int, default=3_000, help="transactions of each of two organisations")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("run", help="run a scenario, by path or by name")
+    command.add_argument("scenario")
+    command.add_argument("--out", help=f"a new folder for the results; default {RESULTS}/NAME-TIME")
+    command.add_argument("--seed", type=int, help="instead of the scenario's")
+    command.add_argument("--time-scale", type=float, default=1.0, help="multiplies all durations and prefills")
+    command.add_argument("--external", metavar="COMMAND", help="also load the system behind this command; README.md")
+    command.set_defaults(do=run)
+    command = commands.add_parser("report", help="write tables and plots of a run again")
+    command.add_argument("folder")
+    command.set_defaults(do=report)
+    command = commands.add_parser("compare", help="judge a run by an earlier one, by ratio")
+    command.add_argument("before")
+    command.add_argument("after")
+    command.add_argument("--margin", type=float, default=MARGIN, help="ratios this close to 1 are the same")
+    command.set_defaults(do=compare_runs)
+    command = commands.add_parser("list", help="the scenarios that come with the source")
+    command.set_defaults(do=list_scenarios)
     arguments = parser.parse_args()
-    before = verify_rate()
-    with tempfile.TemporaryDirectory(prefix="p2pledger-bench-") as folder:
-        load, elapsed = trio.run(measure, arguments.nodes, arguments.each, Path(folder))
-    floor = (before + verify_rate()) / 2
-    done = len(load.receipts)
-    table = Table(title=f"{arguments.nodes} validators, closed load, proven receipts", title_justify="left")
-    for column in ("transactions", "seconds", "tx/s", "p50", "p99", "one core verifies/s"):
-        table.add_column(column, justify="right")
-    table.add_row(
-        str(done),
-        f"{elapsed:.2f}",
-        f"{done / elapsed:.0f}",
-        f"{quantile_ms(load.latencies_s, 0.5):.0f} ms",
-        f"{quantile_ms(load.latencies_s, 0.99):.0f} ms",
-        f"{floor:.0f}",
-    )
-    Console().print(table)
-    return 0
+    try:
+        return int(arguments.do(arguments))
+    except (P2PLedgerError, OSError, msgspec.ValidationError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InvalidInput) else 1
+    except KeyboardInterrupt:
+        print("bench: interrupted; everything that was started is stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

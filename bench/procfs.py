@@ -1,0 +1,46 @@
+"""What Linux knows about processes: processor time, memory, bytes written. Where a figure is not given, it is None."""
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Of one process since it began."""
+
+    cpu_s: float
+    """User and system, all threads."""
+    rss_bytes: int
+    written_bytes: int | None
+    """Handed to the storage layer, as `write_bytes` of /proc/PID/io; pages that LMDB syncs are among them."""
+
+
+def usage(pid: int) -> Usage | None:
+    """None for a process that is gone."""
+    root = Path(f"/proc/{pid}")
+    try:
+        fields = (root / "stat").read_text().rpartition(")")[2].split()
+        resident = int((root / "statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return None
+    written = None
+    with suppress(OSError, ValueError):
+        lines = (root / "io").read_text().splitlines()
+        written = next((int(line.split()[1]) for line in lines if line.startswith("write_bytes:")), None)
+    return Usage((int(fields[11]) + int(fields[12])) / _TICKS, resident * _PAGE, written)
+
+
+def confine(pid: int, cores: tuple[int, ...]) -> None:
+    """Let a process, and the threads that it will start, run on these processors only; empty: as it is."""
+    if cores:
+        os.sched_setaffinity(pid, cores)
+
+
+def cores_of(cores: tuple[int, ...]) -> int:
+    """How many processors these are; empty: all that this process may use."""
+    return len(cores) or len(os.sched_getaffinity(0))

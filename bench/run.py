@@ -1,0 +1,81 @@
+"""A whole run: the environment, every stage and baseline, the results. Nothing that it starts outlives it."""
+
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+import trio
+
+from bench.baselines import run_baseline, run_external
+from bench.environment import describe
+from bench.scenario import Scenario
+from bench.show import Show
+from bench.stage import StageRun
+from bench.summary import PointResult
+
+RESULTS = "results.json"
+ENVIRONMENT = "environment.json"
+SCENARIO = "scenario.json"
+
+
+class Results(msgspec.Struct, frozen=True):
+    """What results.json holds."""
+
+    scenario: str
+    title: str
+    points: list[PointResult]
+    missing: list[str] = []
+    """What could not be run, and what to install for it."""
+    is_complete: bool = True
+
+
+async def run_scenario(scenario: Scenario, out: Path, show: Show, external: tuple[str, ...] = ()) -> Results:
+    """Run everything into the new folder `out`. What was measured before a failure or Ctrl-C is kept there."""
+    out.mkdir(parents=True)
+    work = out / "work"
+    (out / SCENARIO).write_bytes(msgspec.json.format(msgspec.json.encode(scenario), indent=1))
+    environment = describe(out, scenario.seed)
+    environment["started"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    (out / ENVIRONMENT).write_bytes(msgspec.json.format(msgspec.json.encode(environment), indent=1))
+    points: list[PointResult] = []
+    missing: list[str] = []
+    is_complete = False
+    try:
+        for stage in scenario.stages:
+            for n in stage.n:
+                folder = work / f"{stage.name}-n{n}"
+                run = StageRun(stage, n, folder, out / "raw", scenario.seed, scenario.floor_seconds, show)
+                await run.run(points)
+                shutil.rmtree(folder)
+        for name in scenario.baselines:
+            await run_baseline(name, scenario, work / name, points, missing, show)
+        if external:
+            points.append(await run_external(external, scenario, work / "external", show))
+        is_complete = True
+    finally:
+        results = Results(scenario.name, scenario.title, points, missing, is_complete)
+        (out / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
+        shutil.rmtree(work, ignore_errors=True)
+    return results
+
+
+def load_results(folder: Path) -> Results:
+    """The results in a folder; raises OSError and msgspec.ValidationError."""
+    return msgspec.json.decode((folder / RESULTS).read_bytes(), type=Results)
+
+
+def start(scenario: Scenario, out: Path, show: Show, external: tuple[str, ...] = ()) -> Results:
+    """`run_scenario` in an event loop of its own; raises what it raises, the first of several failures."""
+    try:
+        return trio.run(run_scenario, scenario, out, show, external)
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first leaf of nested groups; an interruption before all others."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    interrupted = error.subgroup(KeyboardInterrupt)
+    return _first((interrupted or error).exceptions[0])

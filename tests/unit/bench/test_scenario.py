@@ -1,0 +1,55 @@
+"""Scenario files: those that come with the source are good, and mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.scenario import SCENARIOS, load, parse, scaled
+from p2pledger.primitives.errors import InvalidInput
+
+STAGE = 'name = "x"\n[[stages]]\nname = "s"\n[[stages.points]]\nname = "p"\n'
+
+
+@pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.toml")), ids=lambda path: path.stem)
+def test_each_shipped_scenario_is_good_and_has_its_files_name(path: Path) -> None:
+    """So `python -m bench run NAME` finds it."""
+    assert load(Path(path.stem)).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('name = "x"', "at least one"),
+        (STAGE + "colour = 1\n", "colour"),
+        (STAGE + 'loop = "open"\n', "either rate or load"),
+        (STAGE + 'loop = "open"\nrate = 1\nload = 1\n', "either rate or load"),
+        (STAGE + "rate = 5\n", "closed loop"),
+        (STAGE + 'loop = "open"\nload = 0.5\n', "none stands before"),
+        (STAGE + '[[stages.points]]\nname = "p"\n', "each name once"),
+        (STAGE + 'faults = [{ at_s = 1, do = "cut" }]\n', "relays"),
+        (STAGE + 'faults = [{ at_s = 1, do = "crash", who = "everybody" }]\n', "everybody"),
+        (STAGE.replace('"s"', '"s"\nn = [17]'), "<= 16"),
+        ("name = ", "x.toml"),
+    ],
+)
+def test_a_mistake_is_refused_with_its_place(text: str, words: str) -> None:
+    """The rule and the value, as everywhere."""
+    with pytest.raises(InvalidInput, match=words):
+        parse(text, "x.toml")
+
+
+def test_a_missing_file_is_named() -> None:
+    """Neither a path nor a shipped name."""
+    with pytest.raises(InvalidInput, match="no-such"):
+        load(Path("no-such"))
+
+
+def test_scaling_shortens_everything_that_takes_time() -> None:
+    """Durations, prefill and the moments of faults, in proportion."""
+    fault = 'faults = [{ at_s = 4, do = "crash" }]\nprefill = 100\nduration_s = 8\n'
+    scenario = scaled(parse(STAGE + fault, "x"), 0.5)
+    (point,) = scenario.stages[0].points
+    assert (point.warm_up_s, point.duration_s, point.prefill, point.faults[0].at_s) == (1.5, 4, 50, 2)
+    assert scenario.floor_seconds == 1
+    with pytest.raises(InvalidInput, match="above 0"):
+        scaled(scenario, 0)
