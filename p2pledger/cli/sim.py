@@ -37,11 +37,13 @@ def sim() -> None:
 def _worlds(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say which worlds a seed stands for."""
     from p2pledger.sim.plan import PROFILES
+    from p2pledger.sim.runs import LAYERS
 
     options = [
         click.option("--nodes", default=4, show_default=True, type=click.IntRange(1, 50), help="Validators."),
         click.option("--byzantine", type=click.IntRange(0), help="Liars among them. [default: up to f, by chance]"),
         click.option("--profile", default="swarm", show_default=True, type=click.Choice(PROFILES)),
+        click.option("--layer", default="engine", show_default=True, type=click.Choice(LAYERS), help="What is real."),
         click.option("--heights", default=20, show_default=True, type=click.IntRange(1), help="To be reached."),
     ]
     for option in reversed(options):
@@ -51,7 +53,6 @@ def _worlds(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @sim.command()
 @_worlds
-@click.option("--layer", default="engine", show_default=True, type=click.Choice(("engine", "core", "twins")))
 @click.option("--seeds", default=100, show_default=True, type=click.IntRange(1), help="How many.")
 @click.option("--first", default=0, show_default=True, type=click.IntRange(0), help="The first seed.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
@@ -64,8 +65,8 @@ def run(
     nodes: int,
     byzantine: int | None,
     profile: str,
-    heights: int,
     layer: str,
+    heights: int,
     seeds: int,
     first: int,
     jobs: int,
@@ -147,15 +148,33 @@ def _situations(reached: Counter[str]) -> list[dict[str, object]]:
 @sim.command()
 @click.argument("seed")
 @_worlds
-@click.option("--trace", is_flag=True, help="Print every event.")
+@click.option("--trace", is_flag=True, help="Print every event (layer `engine`).")
 @with_session
 def replay(
-    session: Session, seed: str, nodes: int, byzantine: int | None, profile: str, heights: int, trace: bool
+    session: Session,
+    seed: str,
+    nodes: int,
+    byzantine: int | None,
+    profile: str,
+    layer: str,
+    heights: int,
+    trace: bool,
 ) -> None:
     """Run one SEED again, or the scenario file of that name; status 1 if it breaks an invariant."""
     from p2pledger.sim.campaign import run_plan
     from p2pledger.sim.observer import InvariantBroken
+    from p2pledger.sim.runs import Kind, run_chunk
 
+    if layer != "engine":
+        if not seed.isdecimal():
+            raise InvalidInput(f"{seed!r} is no seed (a number); scenario files are of layer `engine`")
+        tally = run_chunk(Kind(nodes, profile, byzantine, heights, layer), [int(seed)])
+        for text in tally.failed.values():
+            say(text)
+            raise click.exceptions.Exit(1)
+        row = {"seed": int(seed), "height": tally.heights, "messages": tally.messages, "trace": min(tally.traces)}
+        session.show(row)
+        return
     plan = _plan(seed, nodes, byzantine, profile, heights)
     log: list[str] | None = [] if trace else None
     failure = None
@@ -181,6 +200,38 @@ def replay(
 
 
 @sim.command()
+@click.option("--nodes", default=4, show_default=True, type=click.IntRange(4, 10), help="Validators; f exist twice.")
+@click.option("--views", default=2, show_default=True, type=click.IntRange(1, 8), help="Of each scenario.")
+@click.option("--phases", default=1, show_default=True, type=click.IntRange(1, 2), help="Partitions in each view.")
+@click.option("--first", default=0, show_default=True, type=click.IntRange(0), help="The place to begin at.")
+@click.option("--scenarios", type=click.IntRange(1), help="How many. [default: all that are left]")
+@with_session
+def twins(session: Session, nodes: int, views: int, phases: int, first: int, scenarios: int | None) -> None:
+    """Run all scenarios of so many views, up to symmetry, in which f validators exist twice."""
+    from itertools import islice
+
+    from p2pledger.sim.observer import InvariantBroken
+    from p2pledger.sim.runs import Tally, run_twins
+    from p2pledger.sim.twins import count, enumerate_scenarios
+
+    f = (nodes - 1) // 3
+    left = max(0, count(nodes, f, views, phases) - first)
+    wanted = left if scenarios is None else min(scenarios, left)
+    tally = Tally()
+    with _progress(wanted) as bar:
+        every = enumerate_scenarios(nodes, f, views, phases)
+        for place, scenario in enumerate(islice(every, first, first + wanted), first):
+            try:
+                run_twins(scenario, tally)
+            except InvariantBroken as broken:
+                same = f"--nodes {nodes} --views {views} --phases {phases} --first {place} --scenarios 1"
+                say(f"{broken}\nreplay with: p2pledger sim twins {same}")
+                raise click.exceptions.Exit(1) from broken
+            bar.update(bar.task_ids[0], advance=1)
+    session.show({"scenarios": wanted, "of": left + first, "failed": 0, "messages": tally.messages})
+
+
+@sim.command()
 @click.argument("seed")
 @_worlds
 @click.option("--attempts", default=150, show_default=True, type=click.IntRange(1), help="Runs to spend.")
@@ -192,6 +243,7 @@ def shrink(
     nodes: int,
     byzantine: int | None,
     profile: str,
+    layer: str,
     heights: int,
     attempts: int,
     target: Path | None,
@@ -199,6 +251,8 @@ def shrink(
     """Find a smaller plan that fails like SEED and save it as a scenario file."""
     from p2pledger.sim.shrink import shrunk
 
+    if layer != "engine":
+        raise InvalidInput(f"layer {layer!r} has no plans to shrink; only `engine` has")
     smaller = shrunk(_plan(seed, nodes, byzantine, profile, heights), attempts)
     if target is None:
         click.echo(smaller.to_json(), nl=False)

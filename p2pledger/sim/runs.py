@@ -11,7 +11,7 @@ from time import process_time
 from typing import Any
 
 from p2pledger.primitives.errors import InvalidInput
-from p2pledger.sim import campaign
+from p2pledger.sim import campaign, core, twins
 from p2pledger.sim.observer import InvariantBroken
 
 CHUNK = 25
@@ -89,15 +89,17 @@ def run_chunk(kind: Kind, seeds: Sequence[int]) -> Tally:
     return tally
 
 
-def _run_one(kind: Kind, seed: int, tally: Tally) -> None:
-    from p2pledger.sim import core, twins  # here, for they are programs too: `python -m p2pledger.sim.core`
+def run_twins(scenario: twins.Scenario, tally: Tally) -> None:
+    """One scenario; raises InvariantBroken."""
+    outcome = twins.run_scenario(scenario)
+    tally.messages += outcome.messages
+    tally.heights += outcome.height
+    tally.traces.add(hashlib.sha256(repr(scenario).encode()).hexdigest()[:16])
 
+
+def _run_one(kind: Kind, seed: int, tally: Tally) -> None:
     if kind.layer == "twins":
-        scenario = twins.draw(seed, kind.nodes)
-        outcome = twins.run_scenario(scenario)
-        tally.messages += outcome.messages
-        tally.heights += outcome.height
-        tally.traces.add(hashlib.sha256(repr(scenario).encode()).hexdigest()[:16])
+        run_twins(twins.draw(seed, kind.nodes), tally)
         return
     result: campaign.Result | core.Result
     if kind.layer == "core":

@@ -10,15 +10,12 @@ A scenario runs in lock step, without clocks: messages flow in order until none 
 held back arrive then, and then all progress timers fire. After its last view everybody hears everybody, and every
 honest validator must commit a fresh block. The judge is that of the core simulation.
 
-    python -m p2pledger.sim.twins --scenarios 1000 --seed 0         # drawn by chance, views 2 to 8
-    python -m p2pledger.sim.twins --exhaustive --views 2            # all of them, up to symmetry
+    p2pledger sim run --layer twins --seeds 1000    # drawn by chance, views 2 to 8
+    p2pledger sim twins --views 2                   # all of them, up to symmetry
 """
 
-import argparse
 import itertools
 import random
-import sys
-import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -33,12 +30,11 @@ from p2pledger.engine.ports import AppendBlock, LedgerWrite
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import P2PLedgerError
 from p2pledger.primitives.ids import BlockHash, Epoch, Height, ValidatorId, View
-from p2pledger.sim.core import shown
+from p2pledger.sim.core.host import Door, Host, Inquiry, Wire, block_on
+from p2pledger.sim.core.judge import Judge
+from p2pledger.sim.core.signatures import Oracle
 from p2pledger.sim.founding import found
-from p2pledger.sim.host import Door, Host, Inquiry, Wire, block_on
-from p2pledger.sim.judge import Judge
 from p2pledger.sim.observer import InvariantBroken
-from p2pledger.sim.signatures import Oracle
 
 SETS_MAX = 3
 """Into how many sets a partition splits the copies at most."""
@@ -391,62 +387,3 @@ def run_scenario(scenario: Scenario) -> Outcome:
         return Stage(scenario).run()
     except (AssertionError, P2PLedgerError, LookupError) as error:
         raise InvariantBroken(f"{type(error).__name__}: {error}\nin {scenario}") from error
-
-
-def _chosen(arguments: argparse.Namespace) -> Iterator[tuple[str, Scenario]]:
-    """(what replays it, scenario)."""
-    n, first = arguments.nodes, arguments.first
-    if not arguments.exhaustive:
-        for seed in range(arguments.seed, arguments.seed + arguments.scenarios):
-            yield f"--nodes {n} --seed {seed} --scenarios 1", draw(seed, n)
-        return
-    every = enumerate_scenarios(n, (n - 1) // 3, arguments.views, arguments.phases)
-    beyond = None if arguments.scenarios == 0 else first + arguments.scenarios
-    for i, scenario in enumerate(itertools.islice(every, first, beyond), start=first):
-        kind = f"--exhaustive --views {arguments.views} --phases {arguments.phases}"
-        yield f"--nodes {n} {kind} --first {i} --scenarios 1", scenario
-
-
-def main() -> int:
-    """Run the scenarios; print a summary, or the line that replays the first failure (status 1)."""
-    parser = argparse.ArgumentParser(prog="python -m p2pledger.sim.twins", description=__doc__)
-    parser.add_argument("--scenarios", type=int, default=1_000, help="how many; with --exhaustive 0 means all")
-    parser.add_argument("--seed", type=int, default=0, help="of the first; the next has the next number")
-    parser.add_argument("--nodes", type=int, default=4, help="validators, of which f have two copies")
-    parser.add_argument("--exhaustive", action="store_true", help="all scenarios of --views views, up to symmetry")
-    parser.add_argument("--views", type=int, default=2, help=f"with --exhaustive: 1 to {VIEWS_MAX}")
-    parser.add_argument("--phases", type=int, choices=(1, 2), default=1, help="with --exhaustive: partitions a view")
-    parser.add_argument("--first", type=int, default=0, help="with --exhaustive: the place to begin at")
-    arguments = parser.parse_args()
-    if not 1 <= arguments.views <= VIEWS_MAX:
-        parser.error(f"{arguments.views} views, allowed are 1 to {VIEWS_MAX}")
-    wanted = arguments.scenarios
-    if arguments.exhaustive:
-        there_are = count(arguments.nodes, (arguments.nodes - 1) // 3, arguments.views, arguments.phases)
-        left = max(0, there_are - arguments.first)
-        wanted = left if wanted == 0 else min(wanted, left)
-        sys.stdout.write(f"{there_are} scenarios of {arguments.views} views, up to symmetry\n")
-    messages = highest = slowest = ran = 0
-    began = time.process_time()
-    chosen = _chosen(arguments)
-    for _ in shown(range(wanted), "scenarios"):
-        replay, scenario = next(chosen)
-        try:
-            outcome = run_scenario(scenario)
-        except InvariantBroken as broken:
-            sys.stdout.write(f"{broken}\nreplay with: python -m p2pledger.sim.twins {replay}\n")
-            return 1
-        ran += 1
-        messages += outcome.messages
-        highest, slowest = max(highest, outcome.height), max(slowest, outcome.timeouts)
-    spent = max(time.process_time() - began, 0.001)
-    sys.stdout.write(
-        f"{ran} scenarios, 0 failed, {messages} messages, highest block {highest}, "
-        f"at most {slowest} timeouts after healing\n"
-    )
-    sys.stderr.write(f"{ran / spent:.0f} scenarios/s, {messages / spent:.0f} messages/s of processor time\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -74,8 +74,8 @@ in `tests/mutants/`, whose head says which rule of [protocol.md](protocol.md) it
 
 A citation of a rule proves nothing; that a test fails when the rule is removed does. *Seeds* is how many random worlds
 it took until an invariant broke; *budget* is how many it may take, in which simulator, of how many validators
-(`core 120 × 4` is `python -m p2pledger.sim.core --seeds 0:120 --nodes 4` with the patch applied, `world` is
-`python -m p2pledger.sim`). A dash: random worlds are not asked to find it; the cited test is the directed means that
+(`core 120 × 4` is `p2pledger sim run --layer core --seeds 120 --nodes 4` with the patch applied, `world` is
+`p2pledger sim run`). A dash: random worlds are not asked to find it; the cited test is the directed means that
 does. Invariants are numbered as in protocol.md; P3 and P20 are rules whose breach is seen from outside.
 
 Not in force, so that nothing can be removed: {not_in_force}.

@@ -10,10 +10,11 @@ import pytest
 from p2pledger.chain.genesis import Parameters
 from p2pledger.chain.validators import ValidatorSet
 from p2pledger.primitives import crypto
-from p2pledger.sim.core import AIMS, recovery_bound_ms, run_seed
+from p2pledger.sim.core import recovery_bound_ms, run_seed
+from p2pledger.sim.core.signatures import Ed25519, Oracle
+from p2pledger.sim.faults import AIMS
 from p2pledger.sim.founding import found
 from p2pledger.sim.observer import InvariantBroken
-from p2pledger.sim.signatures import Ed25519, Oracle
 
 REACHED = [
     "bad block",
@@ -52,7 +53,7 @@ def test_every_size_recovers(n: int) -> None:
 def test_the_same_seeds_give_the_same_runs_in_another_process() -> None:
     """Every delivery in order and the chain; whatever Python's hashes are."""
     for seed in ("2", "5", "11", "14"):
-        command = [sys.executable, "-m", "p2pledger.sim.core", "--seed", seed]
+        command = [sys.executable, "-m", "p2pledger", "sim", "replay", seed, "--layer", "core"]
         runs = [
             subprocess.run(
                 command, env={**os.environ, "PYTHONHASHSEED": hashes}, capture_output=True, text=True, check=True

@@ -26,10 +26,10 @@ from p2pledger.consensus.verification import verify_message
 from p2pledger.engine.ports import AppendBlock, LedgerWrite, PutJournal
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import BlockHash, Epoch, Height, Millis, ValidatorId
+from p2pledger.sim.core.judge import Judge
+from p2pledger.sim.core.signatures import Signatures
 from p2pledger.sim.founding import WALL_START_MS
-from p2pledger.sim.judge import Judge
 from p2pledger.sim.observer import InvariantBroken
-from p2pledger.sim.signatures import Signatures
 from p2pledger.storage.memory import MemoryLedgerStore
 
 TURN_EVENTS_MAX = 1_000

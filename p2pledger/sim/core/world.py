@@ -23,11 +23,11 @@ from p2pledger.consensus.messages import Certificate, Message, Signed, statement
 from p2pledger.engine.ports import AppendBlock, LedgerWrite, PutJournal
 from p2pledger.primitives.errors import StoreError
 from p2pledger.primitives.ids import BlockHash, Height, ValidatorId
+from p2pledger.sim.core.host import Door, Host, InquiryAnswer, Wire, block_on
+from p2pledger.sim.core.judge import Judge
+from p2pledger.sim.core.misdeeds import MISDEEDS, Deceiver, Misdeed
+from p2pledger.sim.core.signatures import Ed25519, Oracle
 from p2pledger.sim.founding import Consortium, found
-from p2pledger.sim.host import Door, Host, InquiryAnswer, Wire, block_on
-from p2pledger.sim.judge import Judge
-from p2pledger.sim.misdeeds import MISDEEDS, Deceiver, Misdeed
-from p2pledger.sim.signatures import Ed25519, Oracle
 
 SYNC_BLOCKS_MAX = 64
 BUILD_MS = 10

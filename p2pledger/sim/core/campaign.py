@@ -1,32 +1,27 @@
 """The agreement core alone through faults and back, at several times the speed of whole nodes.
 
-Each seed draws a world of real replicas (`coreworld`), lets it suffer, heals it, and demands progress. `run_seed` is a
+Each seed draws a world of real replicas (`core.world`), lets it suffer, heals it, and demands progress. `run_seed` is a
 pure function of its arguments: a campaign is a range of seeds, and can be split and resumed at any seed.
 
-    python -m p2pledger.sim.core --seeds 0:1000 --nodes 4
-    python -m p2pledger.sim.core --seed 17 --nodes 4 --really-signed
+    p2pledger sim run --layer core --seeds 1000 --nodes 4
+    p2pledger sim replay 17 --layer core
 """
 
-import argparse
 import random
-import sys
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 
 from p2pledger.chain.genesis import Parameters
 from p2pledger.primitives.errors import P2PLedgerError
-from p2pledger.sim.coreworld import Core, Faults
-from p2pledger.sim.misdeeds import MISDEEDS
+from p2pledger.sim.core.misdeeds import MISDEEDS
+from p2pledger.sim.core.world import Core, Faults
+from p2pledger.sim.faults import AIMS
 from p2pledger.sim.observer import InvariantBroken
 
 HEIGHTS = 30
 """Committed heights after which a world is healed, if it gets there at all before FAULTY_MS."""
 FAULTY_MS = 20_000
-AIMS = ["PrePrepare", "Prepare", "Commit", "ViewChange", "NewView", "ViewRecord", "LockRecord", "AppendBlock"]
-"""Writes at which crashes and isolations aim."""
 
 
 @dataclass(slots=True)
@@ -102,7 +97,7 @@ def run_seed(seed: int, n: int, heights: int = HEIGHTS, is_really_signed: bool =
         core = draw(seed, n, is_really_signed)
         recovery_ms = _run(core, heights)
     except (AssertionError, P2PLedgerError, LookupError) as error:
-        replay = f"python -m p2pledger.sim.core --seed {seed} --nodes {n} --heights {heights}"
+        replay = f"p2pledger sim replay {seed} --layer core --nodes {n}"
         raise InvariantBroken(f"{type(error).__name__}: {error}\nreplay with: {replay}") from error
     chain = sha256(b"".join(core.judge.chain.values())).hexdigest()
     return Result(
@@ -132,63 +127,3 @@ def _run(core: Core, heights: int) -> int:
         core.run_until(core.now + 50)
     core.bound_memory()
     return core.now - healed_at
-
-
-def shown(seeds: range, what: str = "seeds") -> Iterable[int]:
-    """The seeds, with a progress bar where somebody is watching."""
-    if not sys.stderr.isatty() or len(seeds) < 2:
-        return seeds
-    return _with_bar(seeds, what)
-
-
-def _with_bar(seeds: range, what: str) -> Iterator[int]:
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(seeds, description=what, console=Console(stderr=True))
-
-
-def main() -> int:
-    """Run the seeds; print what they reached, or the line that replays the first failure (status 1)."""
-    parser = argparse.ArgumentParser(prog="python -m p2pledger.sim.core", description=__doc__)
-    parser.add_argument("--seed", type=int, help="one seed to replay")
-    parser.add_argument("--seeds", default="0:1000", help="first:last+1, when no --seed is given")
-    parser.add_argument("--nodes", type=int, default=4, help="validators, 1 to 50")
-    parser.add_argument("--heights", type=int, default=HEIGHTS, help="heights after which a world is healed")
-    parser.add_argument("--keep-going", action="store_true", help="report failing seeds and go on")
-    parser.add_argument("--really-signed", action="store_true", help="Ed25519 instead of the table of signatures")
-    arguments = parser.parse_args()
-    if arguments.seed is not None:
-        seeds = range(arguments.seed, arguments.seed + 1)
-    else:
-        first, last = arguments.seeds.split(":")
-        seeds = range(int(first), int(last))
-    reached: Counter[str] = Counter()
-    messages = failed = slowest = 0
-    began = time.process_time()
-    for seed in shown(seeds):
-        try:
-            result = run_seed(seed, arguments.nodes, arguments.heights, arguments.really_signed)
-        except InvariantBroken as broken:
-            failed += 1
-            sys.stdout.write(f"seed {seed}: {broken}\n")
-            if arguments.seed is not None:
-                raise
-            if not arguments.keep_going:
-                return 1
-            continue
-        reached.update(result.reached)
-        messages += result.messages
-        slowest = max(slowest, result.recovery_ms)
-        if arguments.seed is not None:
-            sys.stdout.write(f"heights {result.heights}, trace {result.trace}\n")
-    spent = time.process_time() - began
-    sys.stdout.write(f"{len(seeds)} seeds, {failed} failed, {messages} messages, slowest recovery {slowest} ms\n")
-    for name, count in sorted(reached.items()):
-        sys.stdout.write(f"{count:8}  {name}\n")
-    sys.stderr.write(f"{messages / max(spent, 0.001):.0f} messages/s of processor time\n")
-    return 1 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -20,7 +20,7 @@ from p2pledger.consensus.messages import (
     Vote,
 )
 from p2pledger.primitives.ids import Epoch, Height, Millis, View
-from p2pledger.sim.host import Host, Wire, block_on
+from p2pledger.sim.core.host import Host, Wire, block_on
 
 
 class Accomplice(Protocol):
