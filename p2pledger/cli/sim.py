@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from p2pledger.sim.plan import Plan
+    from p2pledger.sim.runs import Kind, Tally
 
 GROUPS = {
     "agreement": ("view", "new view", "tip", "primary_unfair", "proposal", "blocks_synced", "sync_", "equivocation"),
@@ -76,8 +77,8 @@ def run(
 ) -> None:
     """Run many seeds and show what they reached; status 1 if one breaks an invariant.
 
-    Layers: `engine` is whole nodes but for sockets and disks; `core` replicas alone, several times as fast; `twins`
-    drawn scenarios in which up to f replicas exist twice.
+    Layers: `engine` is everything but sockets, disks and tasks; `core` replicas alone, several times as fast; `twins`
+    drawn scenarios in which up to f replicas exist twice; `node` the real tasks over LMDB in virtual time.
     """
     from p2pledger.sim.plan import draw
     from p2pledger.sim.runs import Kind, Tally, run_many
@@ -148,7 +149,7 @@ def _situations(reached: Counter[str]) -> list[dict[str, object]]:
 @sim.command()
 @click.argument("seed")
 @_worlds
-@click.option("--trace", is_flag=True, help="Print every event (layer `engine`).")
+@click.option("--trace", is_flag=True, help="Print every event (layers `engine` and `node`).")
 @with_session
 def replay(
     session: Session,
@@ -163,12 +164,16 @@ def replay(
     """Run one SEED again, or the scenario file of that name; status 1 if it breaks an invariant."""
     from p2pledger.sim.campaign import run_plan
     from p2pledger.sim.observer import InvariantBroken
-    from p2pledger.sim.runs import Kind, run_chunk
+    from p2pledger.sim.runs import Kind, Tally, run_chunk
 
     if layer != "engine":
         if not seed.isdecimal():
             raise InvalidInput(f"{seed!r} is no seed (a number); scenario files are of layer `engine`")
-        tally = run_chunk(Kind(nodes, profile, byzantine, heights, layer), [int(seed)])
+        kind, tally = Kind(nodes, profile, byzantine, heights, layer), Tally()
+        if layer == "node" and trace:
+            _replay_node(kind, int(seed), tally)
+        else:
+            tally = run_chunk(kind, [int(seed)])
         for text in tally.failed.values():
             say(text)
             raise click.exceptions.Exit(1)
@@ -197,6 +202,19 @@ def replay(
             "trace": result.trace,
         }
     )
+
+
+def _replay_node(kind: "Kind", seed: int, tally: "Tally") -> None:
+    """A schedule of whole nodes with every event, also if it fails."""
+    from p2pledger.sim.observer import InvariantBroken
+    from p2pledger.sim.runs import run_node
+
+    events: list[str] = []
+    try:
+        run_node(kind, seed, tally, events)
+    except InvariantBroken as broken:
+        tally.failed[seed] = str(broken)
+    click.echo("\n".join(events))
 
 
 @sim.command()

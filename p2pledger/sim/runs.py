@@ -11,12 +11,12 @@ from time import process_time
 from typing import Any
 
 from p2pledger.primitives.errors import InvalidInput
-from p2pledger.sim import campaign, core, twins
+from p2pledger.sim import campaign, core, twins, whole
 from p2pledger.sim.observer import InvariantBroken
 
 CHUNK = 25
-LAYERS = ("engine", "core", "twins")
-"""What is real: whole engines with their contracts, replicas alone, or replicas of which some exist twice."""
+LAYERS = ("engine", "core", "twins", "node")
+"""What is real: engines with their contracts; replicas alone; replicas of which some exist twice; whole nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +97,22 @@ def run_twins(scenario: twins.Scenario, tally: Tally) -> None:
     tally.traces.add(hashlib.sha256(repr(scenario).encode()).hexdigest()[:16])
 
 
+def run_node(kind: Kind, seed: int, tally: Tally, events: list[str] | None = None) -> None:
+    """One schedule of whole nodes; raises InvariantBroken."""
+    outcome = whole.run_seed(seed, kind.nodes, events)
+    tally.messages += outcome.frames
+    tally.simulated_ms += int(outcome.virtual_s * 1_000)
+    tally.heights += max(outcome.heights)
+    tally.reached.update(outcome.reached)
+    tally.traces.add(outcome.trace[:16])
+
+
 def _run_one(kind: Kind, seed: int, tally: Tally) -> None:
     if kind.layer == "twins":
         run_twins(twins.draw(seed, kind.nodes), tally)
+        return
+    if kind.layer == "node":
+        run_node(kind, seed, tally)
         return
     result: campaign.Result | core.Result
     if kind.layer == "core":

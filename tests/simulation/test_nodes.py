@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +18,10 @@ from p2pledger.engine.ports import LedgerWrite, PutJournal
 from p2pledger.node.driver import Driver
 from p2pledger.node.server import Server
 from p2pledger.primitives.errors import Divergence
-from p2pledger.sim.machine import Hazards
-from p2pledger.sim.nodes import AIMS, Trouble, draw, run_seed, run_trouble
+from p2pledger.sim.faults import AIMS
 from p2pledger.sim.observer import InvariantBroken
+from p2pledger.sim.whole.machine import Hazards
+from p2pledger.sim.whole.nodes import Trouble, draw, run_seed, run_trouble
 from p2pledger.storage.ledger import LmdbLedgerStore
 
 CHUNK = 10
@@ -56,14 +56,13 @@ def test_other_sizes(n: int) -> None:
     assert run_seed(5, n).receipts >= n
 
 
-def test_the_same_seed_is_the_same_run_in_another_process(tmp_path: Path) -> None:
+def test_the_same_seed_is_the_same_run_in_another_process() -> None:
     """Byte-identical logs of every event from two processes with different hash seeds."""
-    logs = []
-    for hash_seed in ("1", "2"):
-        log = tmp_path / hash_seed
-        command = [sys.executable, "-m", "p2pledger.sim.nodes", "--seed", "21", "--events", str(log)]
-        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": hash_seed}, check=True, capture_output=True)
-        logs.append(log.read_bytes())
+    command = [sys.executable, "-m", "p2pledger", "sim", "replay", "21", "--layer", "node", "--trace"]
+    logs = [
+        subprocess.run(command, env={**os.environ, "PYTHONHASHSEED": hash_seed}, check=True, capture_output=True).stdout
+        for hash_seed in ("1", "2")
+    ]
     assert logs[0] == logs[1]
     assert logs[0].count(b"\n") > 500
 

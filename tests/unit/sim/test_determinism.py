@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from p2pledger.sim import determinism
+from p2pledger.sim.whole import determinism
 
 
 async def _interleaving() -> list[tuple[int, float]]:

@@ -11,8 +11,8 @@ from p2pledger.network.frame import Tag, encode_frame
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput, PeerFault
 from p2pledger.primitives.ids import NodeId
-from p2pledger.sim import determinism
-from p2pledger.sim.memory_network import WINDOW_BYTES, MemoryNetwork, MemoryStream, MemoryTransport
+from p2pledger.sim.whole import determinism
+from p2pledger.sim.whole.memory_network import WINDOW_BYTES, MemoryNetwork, MemoryStream, MemoryTransport
 
 PORT = 7420
 A, B = SigningKey(bytes([1] * 32)), SigningKey(bytes([2] * 32))

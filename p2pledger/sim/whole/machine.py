@@ -27,9 +27,9 @@ from p2pledger.primitives import limits
 from p2pledger.primitives.errors import ConfigError, StoreError
 from p2pledger.primitives.ids import BatchId, Height
 from p2pledger.sim.founding import WALL_START_MS
-from p2pledger.sim.memory_network import TICK_S, MemoryNetwork, MemoryTransport
 from p2pledger.sim.observer import InvariantBroken
-from p2pledger.sim.testimony import Testimony, kind_of
+from p2pledger.sim.whole.memory_network import TICK_S, MemoryNetwork, MemoryTransport
+from p2pledger.sim.whole.testimony import Testimony, kind_of
 
 
 @dataclass(frozen=True, slots=True)

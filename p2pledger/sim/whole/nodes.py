@@ -4,15 +4,12 @@ The world of `sim/world.py` drives engines; this one runs the tasks around them,
 an await in the wrong place can do harm. Real clients submit over the memory network and believe only proven receipts.
 What may go wrong is drawn from the seed; then everything heals, and every node must serve its client again.
 
-`python -m p2pledger.sim.nodes --seed S --nodes N` replays one seed.
+`p2pledger sim replay S --layer node --nodes N` replays one seed.
 """
 
-import argparse
 import hashlib
 import shutil
-import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,14 +29,15 @@ from p2pledger.node.config import ClientSection, Config, NodeSection, P2PSection
 from p2pledger.node.home import BoxKey, Home, Layout, MemberKeys
 from p2pledger.primitives import crypto
 from p2pledger.primitives.errors import P2PLedgerError
-from p2pledger.sim import determinism
-from p2pledger.sim.audit import audit_stores, same_receipts, same_states
+from p2pledger.sim.faults import AIMS
 from p2pledger.sim.founding import Consortium, found
-from p2pledger.sim.machine import CALM, RUNNING, Hazards, Machine, name_of
-from p2pledger.sim.member_clients import Clients
-from p2pledger.sim.memory_network import MemoryNetwork, MemoryStream
 from p2pledger.sim.observer import InvariantBroken
-from p2pledger.sim.testimony import Testimony
+from p2pledger.sim.whole import determinism
+from p2pledger.sim.whole.audit import audit_stores, same_receipts, same_states
+from p2pledger.sim.whole.machine import CALM, RUNNING, Hazards, Machine, name_of
+from p2pledger.sim.whole.member_clients import Clients
+from p2pledger.sim.whole.memory_network import MemoryNetwork, MemoryStream
+from p2pledger.sim.whole.testimony import Testimony
 
 PEER_PORT, CLIENT_PORT = 7420, 7421
 LOOK_EVERY_S = 0.25
@@ -86,9 +84,6 @@ class Result:
     """Digest of every event in order."""
     reached: Counter[str] = field(default_factory=Counter)
     events: list[str] | None = None
-
-
-AIMS = ["PrePrepare", "Prepare", "Commit", "ViewChange", "NewView", "ViewRecord", "LockRecord", "AppendBlock"]
 
 
 def draw(seed: int, n: int) -> tuple[Trouble, Parameters]:
@@ -303,7 +298,7 @@ def run_trouble(seed: int, n: int, trouble: Trouble, parameters: Parameters, eve
         heights = audit_stores([machine.home for machine in nodes.machines], nodes.testimony)
     except* (AssertionError, P2PLedgerError, LookupError, trio.TrioInternalError) as group:
         error = _first(group)
-        replay = f"python -m p2pledger.sim.nodes --seed {seed} --nodes {n}"
+        replay = f"p2pledger sim replay {seed} --layer node --nodes {n}"
         raise InvariantBroken(f"{type(error).__name__}: {error}\nreplay with: {replay}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -379,48 +374,3 @@ def _homes(consortium: Consortium, folder: Path) -> list[Home]:
         keys = MemberKeys(consortium.accounts[i], consortium.consensus[i], node, BoxKey(bytes([i + 1] * 32)))
         homes.append(Home(Layout(root), keys, consortium.founding, cards[node.public], config))  # type: ignore[index]
     return homes
-
-
-def main() -> int:
-    """Run the seeds; print what they reached, or the line that replays the first failure (status 1)."""
-    parser = argparse.ArgumentParser(prog="python -m p2pledger.sim.nodes", description=__doc__)
-    parser.add_argument("--seed", type=int, help="one seed to replay")
-    parser.add_argument("--seeds", default="0:20", help="first:last+1, when no --seed is given")
-    parser.add_argument("--nodes", type=int, default=4, help="validators, 1 to 50")
-    parser.add_argument("--events", type=Path, help="write every event of the (last) seed to this file")
-    arguments = parser.parse_args()
-    span = arguments.seeds if arguments.seed is None else f"{arguments.seed}:{arguments.seed + 1}"
-    first, _, last = span.partition(":")
-    events: list[str] | None = None if arguments.events is None else []
-    reached: Counter[str] = Counter()
-    frames = receipts = 0
-    virtual_s, started_s = 0.0, time.process_time()
-    for seed in range(int(first), int(last)):
-        if events:
-            events.clear()
-        try:
-            result = run_seed(seed, arguments.nodes, events)
-        except InvariantBroken as broken:
-            sys.stdout.write(f"seed {seed}: {broken}\n")
-            if arguments.seed is not None:
-                raise
-            return 1
-        finally:
-            if events is not None:
-                arguments.events.write_text("\n".join(events) + "\n")
-        reached.update(result.reached)
-        frames, receipts, virtual_s = frames + result.frames, receipts + result.receipts, virtual_s + result.virtual_s
-        if arguments.seed is not None:
-            sys.stdout.write(f"heights {result.heights}, trace {result.trace}\n")
-    spent_s = time.process_time() - started_s
-    for name, count in sorted(reached.items()):
-        sys.stdout.write(f"{count:8}  {name}\n")
-    sys.stdout.write(
-        f"{int(last) - int(first)} schedules, {frames} frames ({frames / spent_s:.0f} a second of processor time), "
-        f"{receipts} proven receipts, {virtual_s:.0f} virtual seconds in {spent_s:.1f}\n"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

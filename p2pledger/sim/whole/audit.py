@@ -13,7 +13,7 @@ from p2pledger.node.node import Node, opened_stores
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.ids import AccountKey, Height, Nonce, TransactionId
 from p2pledger.sim.observer import InvariantBroken
-from p2pledger.sim.testimony import Testimony
+from p2pledger.sim.whole.testimony import Testimony
 from p2pledger.state import tree
 
 

@@ -19,8 +19,8 @@ from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Rejected, Unavailable
 from p2pledger.primitives.ids import Millis, NodeId
 from p2pledger.sim.founding import WALL_START_MS, Consortium, seeded_key
-from p2pledger.sim.memory_network import MemoryNetwork, MemoryTransport
-from p2pledger.sim.testimony import Testimony
+from p2pledger.sim.whole.memory_network import MemoryNetwork, MemoryTransport
+from p2pledger.sim.whole.testimony import Testimony
 
 PATIENCE = Patience(silence_s=1.5, busy_first_s=0.05, busy_most_s=1.0, total_s=120.0)
 ROLES: tuple[Role, ...] = ("physician", "nurse", "pharmacist", "paramedic")
