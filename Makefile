@@ -10,7 +10,7 @@ SIM_LONG = $(PY) -m p2pledger sim run --jobs $(CORES)
 SCENARIO ?= standard
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit process simulate test-system mutants bench requirements clean
+.PHONY: help demo test check lint types imports unit process simulate test-system mutants mutation bench requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -63,6 +63,9 @@ process: $(VENV)/.dev  ## real node processes over TLS: kills, restarts, cut lin
 
 mutants: $(VENV)/.dev  ## every seeded defect is noticed, by its test and by simulation (docs/mutants.md)
 	$(PY) -m tests.mutants.run --jobs $(WORKERS)
+
+mutation: $(VENV)/.dev  ## which small changes of consensus/ and health/ no test notices (docs/mutation.md)
+	$(PY) -m tests.mutation.run --jobs $(WORKERS) --write
 
 test-system: $(VENV)/.dev  ## what needs Debian packages or root; installs them, fails rather than skips
 	bash tests/system/run
