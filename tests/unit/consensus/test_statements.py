@@ -1,4 +1,4 @@
-"""Own statements: journalled, then said, once for each slot, and kept for as long as they may be asked for (P19, P16)."""
+"""Own statements: journalled, then said, once for each slot, and kept while they may be asked for (P19, P16)."""
 
 import pytest
 
