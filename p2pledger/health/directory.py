@@ -168,8 +168,8 @@ def may_act(account: AccountKey, state: StateView) -> bool:
 # What contracts demand
 
 
-def require_owner(pid: bytes, call: Call, state: StateView) -> Identity:
-    """The patient, if its own current key signed; raises Refused with E_NOT_FOUND, E_NOT_OWNER or E_SUSPENDED."""
+def require_owner(pid: bytes, call: Call, state: StateView) -> None:
+    """Demand the patient's own current key; raises Refused with E_NOT_FOUND, E_NOT_OWNER or E_SUSPENDED."""
     patient = identity_of(pid, state)
     if patient is None or patient.kind != "patient":
         raise Refused(Code.E_NOT_FOUND)
@@ -177,7 +177,6 @@ def require_owner(pid: bytes, call: Call, state: StateView) -> Identity:
         raise Refused(Code.E_NOT_OWNER)
     if patient.is_suspended:
         raise Refused(Code.E_SUSPENDED)
-    return patient
 
 
 def require_organisation(call: Call, state: StateView) -> Organisation:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, FunctionType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from tests.attack import Without
 from tests.mutation.mutants import Mutant
@@ -45,7 +46,8 @@ def _outlive_attacks(function: FunctionType, code: CodeType) -> None:
     Afterwards the mutant must stand the test; and a mutant that changes the very decision is not killed by being
     spelled otherwise.
     """
-    switched: list[CodeType] = []
+    switched: WeakKeyDictionary[Without, CodeType] = WeakKeyDictionary()
+    """By test."""
     genuine = Without.__call__
 
     @contextmanager
@@ -54,10 +56,10 @@ def _outlive_attacks(function: FunctionType, code: CodeType) -> None:
             with genuine(self, target, decision):
                 yield
             return
-        if switched:
-            function.__code__ = switched[-1]
+        if self in switched:
+            function.__code__ = switched[self]
         with genuine(self, target, decision):
-            switched.append(function.__code__)
+            switched[self] = function.__code__
             yield
         for (owner, _), switch in self._switches.items():
             if owner is function:

@@ -28,6 +28,14 @@ def _sums(table: str) -> tuple[int, int, int]:
     return total, killed, survived
 
 
+def test_attack_tests_judge_the_function_after_their_attack() -> None:
+    """Several of them switch off checks of one function: each leaves the mutant as it was."""
+    attacks = ["tests/scenarios/test_door_attacks.py", "tests/scenarios/test_doors.py"]
+    done = campaign("consensus.verification", "--functions", "verify_message", "--tests", *attacks)
+    _, _, survived = _sums(done.stdout)
+    assert survived == 0, done.stdout + done.stderr
+
+
 def test_tests_that_fail_anyway_judge_nothing() -> None:
     done = campaign("health.purposes", "--tests", "tests/unit/health/no_such_test.py")
     assert done.returncode == 1

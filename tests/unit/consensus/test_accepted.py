@@ -86,6 +86,7 @@ def test_what_lost_its_own_parent_carries_nothing(stage: Stage, chain: list[Head
     assert accepted.parent_of(chain[1], window, certified) is None
     assert accepted.parent_of(chain[2], window, certified) is None
     assert accepted.parent_of(stage.block(chain[2]), window, certified) is None
+    assert [*accepted.take_due_checks(window, certified)] == []
     above_its_base = accepting(chain[1], chain[1], chain[2], view=1)
     assert above_its_base.parent_of(chain[2], window, certified) == chain[1], "the tip needs no parent"
     assert above_its_base.parent_of(stage.block(chain[2]), window, certified) == chain[2]

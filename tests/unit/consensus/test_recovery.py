@@ -3,7 +3,8 @@
 import pytest
 
 from p2pledger.consensus import effects as do
-from p2pledger.consensus.messages import Message, slot
+from p2pledger.consensus.journal import BlockRecord
+from p2pledger.consensus.messages import Commit, Message, Prepare, slot
 from p2pledger.consensus.recovery import Recovery, is_forgotten
 from p2pledger.primitives.ids import Height, View
 from tests.scenarios.stage import Stage
@@ -48,6 +49,15 @@ def test_a_rolled_back_journal_is_reported_once_and_silences(stage: Stage) -> No
     assert (recovery.silent_height, recovery.silent_view) == (3, 7)
 
 
+def test_a_change_of_view_is_about_no_height(stage: Stage) -> None:
+    """A forgotten VIEW-CHANGE or NEW-VIEW says how far views went, and nothing of heights."""
+    shown = stage.new_view(5, [stage.view_change(who, 5) for who in "abc"])
+    for message, view in ((stage.view_change("a", 7), 7), (shown, 5)):
+        recovery = Recovery(answers_needed=2)
+        [*recovery.compare(message, Height(0), View(0), {})]
+        assert (recovery.silent_height, recovery.silent_view) == (0, view)
+
+
 def test_a_greater_height_and_a_greater_view_lift_the_silence() -> None:
     """P20: both, and neither alone."""
     recovery = Recovery(answers_needed=2)
@@ -74,3 +84,77 @@ def test_answers_are_counted_by_author(stage: Stage) -> None:
     for who, is_complete in (("b", False), ("b", False), ("c", True), ("d", True)):
         recovery.answered.add(stage.id(who))
         assert recovery.is_complete() is is_complete
+
+
+# What the journal gives back
+
+
+@pytest.fixture
+def voter() -> Stage:
+    return Stage("d")
+
+
+def test_a_restart_keeps_what_others_may_need(voter: Stage) -> None:
+    """P16: the commit certificate of its height and the NEW-VIEW of its view are shown to whoever is behind."""
+    block = voter.block()
+    voter.reaches_view(1)
+    voter.sees(*voter.commits("abc", block, 1))
+    entered = voter.replica.new_view
+    voter.restarts()
+    assert voter.replica.committed_certificate == voter.certificate("commit", block, 1, "abc")
+    assert entered is not None and voter.replica.new_view == entered
+    assert (voter.replica.view, voter.replica.committed) == (1, 1)
+
+
+def test_whatever_certificate_is_held_is_the_lock(voter: Stage) -> None:
+    """P5: that of the committed block, and that of the NEW-VIEW, whichever is higher."""
+    block = voter.block()
+    voter.sees(*voter.commits("abc", block))
+    voter.restarts()
+    assert voter.replica.lock == voter.certificate("commit", block, 0, "abc")
+    tip = voter.certificate("prepare", voter.block(block), 1, "abc")
+    voter.hears_nothing_of_itself()
+    voter.reaches_view(2, tip)
+    voter.restarts()
+    assert voter.replica.lock == tip
+
+
+def test_votes_that_were_left_behind_are_not_wanted_after_a_restart(voter: Stage) -> None:
+    """P23: the bounds stand where height and view stand."""
+    voter.reaches_view(9)
+    voter.sees(*voter.commits("abc", voter.block(), 9))
+    voter.restarts()
+    chain = voter.chain_of(5)
+    assert [voter.replica.ballots.has_room_for(voter.prepare("a", block, 9)) for block in chain] == [0, 1, 1, 1, 1]
+    assert [voter.replica.ballots.has_room_for(voter.prepare("a", chain[1], view)) for view in (0, 1)] == [0, 1]
+
+
+def test_a_journalled_block_is_not_journalled_again(voter: Stage) -> None:
+    """P16b: it is there already."""
+    block = voter.block()
+    voter.sees(voter.proposal(block))
+    voter.restarts()
+    voter.hears_nothing_of_itself()
+    voter.sees(*voter.prepares("abc", block))
+    assert voter.said(Commit) == [voter.commit("d", block)]
+    assert do.Persist(BlockRecord(block)) not in voter.effects
+
+
+def test_what_an_earlier_view_accepted_is_not_accepted_after_a_restart(voter: Stage) -> None:
+    """P13: its votes are still there, the view is another."""
+    block = voter.block()
+    voter.sees(voter.proposal(block))
+    voter.reaches_view(1)
+    voter.restarts()
+    assert voter.replica.accepted.blocks == {}
+
+
+def test_below_the_tip_nothing_is_accepted_after_a_restart(voter: Stage) -> None:
+    """P13: from the tip up, without a gap."""
+    chain = voter.chain_of(3)
+    tip = voter.certificate("prepare", chain[1], who="abc")
+    voter.reaches_view(1, tip, (chain[0], chain[1]))
+    voter.sees(voter.proposal(chain[2], 1))
+    assert voter.said(Prepare) == [voter.prepare("d", chain[1], 1), voter.prepare("d", chain[2], 1)]
+    voter.restarts()
+    assert voter.replica.accepted.blocks == {2: chain[1], 3: chain[2]}

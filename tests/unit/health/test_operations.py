@@ -138,9 +138,30 @@ def test_what_is_not_an_operation_is_refused() -> None:
     assert _refused(b"\x90") == Code.E_FORMAT
     assert _refused(b"\x91\x92\x04\xc4\x01x") == Code.E_FORMAT
     assert _refused(b"\x91" * 60_000) == Code.E_FORMAT
+    assert len(decode_operations(encode((suspend,) * 64))) == 64
     assert _refused(encode((suspend,) * 65)) == Code.E_TOO_LARGE
     unlisted = msgspec.structs.replace(REQUEST, purpose="curiosity")  # type: ignore[arg-type]
     assert _refused(encode((unlisted,))) == Code.E_FORMAT
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\x91\x92\x7f\x01", Code.E_UNKNOWN_KIND),
+        (b"\x91\x92\x63\xc0", Code.E_UNKNOWN_KIND),
+        (b"\x91\x9f\x63" + b"\x01" * 14, Code.E_UNKNOWN_KIND),
+        (b"\xdc\x00\x10" + b"\x92\x63\x01" * 16, Code.E_UNKNOWN_KIND),
+        (b"\x91\x92\x80\x01", Code.E_FORMAT),
+        (b"\x91\x92\xc0\x01", Code.E_FORMAT),
+        (b"\x91\x8f\x63\x01", Code.E_FORMAT),
+        (b"\x91\xa0\x63\x01", Code.E_FORMAT),
+        (b"\x91\x92", Code.E_FORMAT),
+        (b"\x91", Code.E_FORMAT),
+    ],
+)
+def test_a_number_that_no_operation_has_is_named_as_such(data: bytes, code: Code) -> None:
+    """A client of a later version learns that the kind is unknown here; whatever has no number is malformed."""
+    assert _refused(data) == code
 
 
 def test_an_actor_commitment_is_over_salt_kind_and_name() -> None:
