@@ -149,6 +149,8 @@ class BatchPool:
     bytes_of: dict[NodeId, int] = field(default_factory=dict)
     halvings: dict[NodeId, int] = field(default_factory=dict)
     """How many times an origin's share is halved, for junk (P3)."""
+    changes: int = 0
+    """Counts what came and went: equal counts mean equal content."""
 
     def is_full(self, origin: NodeId, coming: int = 0) -> bool:
         """Whether another batch of the largest size would not fit beside this origin's, and `coming` bytes of it."""
@@ -175,6 +177,7 @@ class BatchPool:
         if pooled.id in self.batches or (self.is_full(pooled.batch.origin) and not is_wanted):
             return False
         self.batches[pooled.id] = pooled
+        self.changes += 1
         self.bytes_held += len(pooled.data)
         origin = pooled.batch.origin
         self.bytes_of[origin] = self.bytes_of.get(origin, 0) + len(pooled.data)
@@ -185,6 +188,7 @@ class BatchPool:
         """It is ordered, or never will be."""
         pooled = self.batches.pop(batch, None)
         if pooled is not None:
+            self.changes += 1
             self.bytes_held -= len(pooled.data)
             self.bytes_of[pooled.batch.origin] -= len(pooled.data)
             self.transactions -= len(pooled.transactions)

@@ -11,7 +11,7 @@ from p2pledger.engine.agenda import Agenda
 from p2pledger.engine.dissemination import FETCH_RETRY_MS, Bodies, Dissemination
 from p2pledger.engine.events import EngineEffect, Note
 from p2pledger.engine.executor import Executor
-from p2pledger.engine.proposals import OriginWindows, Verdict, build, judge, select, structure_fault
+from p2pledger.engine.proposals import OriginWindows, Selection, Verdict, build, judge, select, structure_fault
 from p2pledger.primitives import limits
 from p2pledger.primitives.ids import BlockHash, Height
 
@@ -42,6 +42,8 @@ class Proposing:
         self._build: do.BuildProposal | None = None
         self._checks: dict[BlockHash, do.CheckProposal] = {}
         self._wanted: dict[BlockHash, Header] = {}
+        self._selected: tuple[tuple[BlockHash, Height, int], Selection] | None = None
+        """The last selection, and what it was made from: every event asks for it."""
 
     @property
     def is_waiting(self) -> bool:
@@ -138,10 +140,9 @@ class Proposing:
             return
         if executed < max(parent.executed_height, parent.height + 1 - self._founding.parameters.window):
             return
-        windows = self._windows(parent)
-        if windows is None:
+        chosen = self._select(parent)
+        if chosen is None:
             return
-        chosen = select(self._batches.pool, windows, set())
         now_ms = self._agenda.monotonic_ms
         if chosen.batches:
             ripe_ms = chosen.batches[0].held_since_ms + limits.BLOCK_DELAY_MS
@@ -155,6 +156,16 @@ class Proposing:
         self._agenda.cancel("build")
         header = build(parent, chosen, self._executor, self._founding, self._agenda.now.wall_ms)
         yield from self._tell(replica_event.ProposalBuilt(request.epoch, request.view, header))
+
+    def _select(self, parent: Header) -> Selection | None:
+        """What a block on `parent` would hold now; None if a body on the way is missing."""
+        made_from = (parent.hash, self._executor.executed, self._batches.pool.changes)
+        if self._selected is None or self._selected[0] != made_from:
+            windows = self._windows(parent)
+            if windows is None:
+                return None
+            self._selected = made_from, select(self._batches.pool, windows, set())
+        return self._selected[1]
 
     def is_heartbeat_due(self, parent: Header) -> bool:
         """P15: one empty block per heartbeat of quiet."""
