@@ -36,7 +36,7 @@ def latency_throughput(axes: Any, points: Points) -> bool:
     found = False
     for stage in dict.fromkeys((one.stage, one.n) for one in points if one.loop == "open" and not one.faults):
         mine = [one for one in points if (one.stage, one.n) == stage and one.loop == "open" and not one.faults]
-        mine = sorted((one for one in mine if one.latency is not None), key=lambda one: one.throughput)
+        mine = sorted((one for one in mine if one.latency is not None), key=lambda one: one.wanted_rate or 0.0)
         for what, style in (("p50_s", "o-"), ("p99_s", "s--")):
             values = [1000 * getattr(one.latency, what) for one in mine]
             axes.plot([one.throughput for one in mine], values, style, label=f"{stage[0]} n={stage[1]} {what[:3]}")

@@ -15,7 +15,7 @@ class Show:
 
     def step(self, text: str) -> None:
         """Something begins."""
-        self._console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, text: str, total: float) -> Iterator[Callable[[float], None]]:
