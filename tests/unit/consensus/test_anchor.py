@@ -6,10 +6,12 @@ import pytest
 from msgspec.structs import replace
 
 from p2pledger.chain.block import Header
-from p2pledger.consensus.anchor import Anchor, check_anchor, effects_root_in
+from p2pledger.consensus.anchor import Anchor, check_anchor, check_receipt, effects_root_in
 from p2pledger.primitives.errors import ProofError
 from p2pledger.primitives.ids import ChainId, Epoch, Height
 from tests.scenarios.stage import Stage
+from tests.unit.client.chain import Chain
+from tests.unit.health.world import PATIENT
 
 FIRST, SECOND = b"1" * 32, b"2" * 32
 
@@ -48,7 +50,8 @@ def test_every_header_is_of_this_chain(stage: Stage) -> None:
     """And the validators are those that the genesis names."""
     elsewhere = replace(stage.block(), chain=ChainId(bytes(32)))
     refused(stage, anchor_of(stage, elsewhere), "of another chain")
-    refused(stage, anchor_of(stage, elsewhere, stage.block(elsewhere)), "of another chain")
+    ours = replace(stage.block(elsewhere), chain=stage.chain)
+    refused(stage, anchor_of(stage, elsewhere, ours), "of another chain")
     refused(stage, anchor_of(stage, replace(stage.block(), validators_hash=bytes(32))), "validators")
 
 
@@ -73,3 +76,23 @@ def test_a_header_carries_the_roots_of_the_heights_since_its_parents(stage: Stag
     for height in (3, 4, 7):
         with pytest.raises(ProofError, match=f"no effects root of height {height}"):
             effects_root_in(header, Height(4), Height(height))
+
+
+def test_a_receipt_is_believed_with_its_events_and_its_anchor() -> None:
+    """Each of them; who has checked this very anchor before need not check it again."""
+    chain = Chain()
+    chain.grant()
+    executed = chain.receipts[PATIENT.public, chain.nonces[PATIENT.public]]
+    chain.tick()
+    chain.tick()
+    good = chain.evidence(executed)
+    validators = chain.founding.validators
+    for is_anchored in (False, True):
+        assert check_receipt(good, chain.chain, validators, is_anchored) == executed
+    unproven = replace(good, anchor=replace(good.anchor, certificate=replace(good.anchor.certificate, votes=())))
+    assert check_receipt(unproven, chain.chain, validators, is_anchored=True) == executed
+    with pytest.raises(ProofError, match="quorum"):
+        check_receipt(unproven, chain.chain, validators)
+    other = replace(good, executed=replace(executed, events=(*executed.events, b"")))
+    with pytest.raises(ProofError, match="events"):
+        check_receipt(other, chain.chain, validators)

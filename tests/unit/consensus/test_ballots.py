@@ -97,6 +97,16 @@ def test_the_newest_of_each_kind_is_what_an_inquiry_is_answered_with(stage: Stag
     assert ballots.newest_of(stage.id("b")) == []
 
 
+def test_in_the_early_views_no_vote_is_too_old(stage: Stage, ballots: Ballots) -> None:
+    """P7: COMMITs of view 0 still commit when the view has changed."""
+    ballots.move_to(Height(0), View(0))
+    count(ballots, stage, stage.commit("a", stage.block(), 0))
+    ballots.move_to(Height(0), View(8))
+    assert len(ballots.commits) == 1
+    ballots.move_to(Height(0), View(9))
+    assert len(ballots.commits) == 0
+
+
 def test_what_height_and_view_leave_behind_is_forgotten(stage: Stage, ballots: Ballots) -> None:
     """P23: votes at the new height and of views more than eight back; proposals of every view before."""
     chain = stage.chain_of(5)

@@ -54,6 +54,8 @@ def test_who_has_left_shows_the_new_view_to_whom_it_may_help(ahead: Stage) -> No
     assert ahead.replica.view == 3 and not ahead.replica.is_active
     assert answers(ahead, view=2, is_active=False) == ["NewView"]
     assert answers(ahead, view=2) == ["NewView"]
+    ahead.sees(ahead.proposal(ahead.chain_of(2)[1], 3))
+    assert len(ahead.replica.ballots.proposals_above(View(3), Height(1))) == 1, "it came early"
     assert answers(ahead, view=3) == answers(ahead, view=3, is_active=False) == []
 
 
