@@ -116,14 +116,15 @@ def _by_name(request: AccessRequest, actor: Bytes32 | None, own: Sequence[Consen
 def _by_candidates(
     request: AccessRequest, actor: Bytes32 | None, candidates: Sequence[Consent], time_ms: int
 ) -> Decision:
-    ordered = sorted(candidates, key=lambda consent: consent.terms.consent_id)
     denials = [
         (denial, consent.terms.consent_id)
-        for consent in ordered
+        for consent in candidates
         if (denial := _denial(consent, request, actor, time_ms)) is not None
     ]
-    verdicts = denials or [(judge(consent, request, actor, time_ms), consent.terms.consent_id) for consent in ordered]
-    code, consent_id = min(verdicts)  # OK is 0, and the codes of consent are numbered in their precedence
+    verdicts = denials or [
+        (judge(consent, request, actor, time_ms), consent.terms.consent_id) for consent in candidates
+    ]
+    code, consent_id = min(verdicts)  # OK is 0, codes follow their precedence; of equals the lowest id
     return Decision(code, "consent", consent_id)
 
 
