@@ -41,6 +41,8 @@ class Speech:
         """For each block the keys of `_votes` under which COMMITs for it are."""
         self._children: dict[bytes, dict[bytes, None]] = {}
         self._proven: set[bytes] = set()
+        self._new_views: dict[int, list[Statement]] = {}
+        """All that were heard, by view: of a liar there may be several."""
         self.contradictions: dict[bytes, tuple[Statement, Statement]] = {}
         """The first two statements of an author that exclude each other."""
 
@@ -59,6 +61,8 @@ class Speech:
             raise InvariantBroken(f"4: {named(said)} is on the wire and was not durable before")
         if said.kind in (PREPARE, COMMIT):
             self._count(said)
+        elif said.kind == NEW_VIEW and said.author == self._founding.primary(said.epoch, said.view):
+            self._new_views.setdefault(said.view, []).append(said)
         return True
 
     def was_heard(self, said: Statement) -> bool:
@@ -186,17 +190,10 @@ class Speech:
                     break
 
     def _strays(self) -> Iterator[tuple[Statement, str]]:
-        entries: dict[int, list[Statement]] = {}
-        for said in self._first.values():
-            if said.kind == NEW_VIEW and said.author == self._founding.primary(said.epoch, said.view):
-                entries.setdefault(said.view, []).append(said)
-        for author, (_, second) in self.contradictions.items():
-            if second.kind == NEW_VIEW and author == self._founding.primary(second.epoch, second.view):
-                entries.setdefault(second.view, []).append(second)
         for said in self._first.values():
             if said.kind != PREPARE or said.view == 0:
                 continue
-            if not any(_allows(entry, said) for entry in entries.get(said.view, ())):
+            if not any(_allows(entry, said) and self.is_signed(entry) for entry in self._new_views.get(said.view, ())):
                 yield said, "prepares what no NEW-VIEW of that view allows"
 
 
