@@ -13,7 +13,7 @@ from tests.attack import Without
 SCENARIOS = Path(__file__).parent / "scenarios"
 FOUND = {
     "failed-append-is-on-the-disk": "a failed write had arrived: a restarted node has a block nobody saw it append",
-    "two-new-views-of-a-twin": "the observer forgot the second NEW-VIEW of a liar and blamed those who had entered by it",
+    "two-new-views-of-a-twin": "the observer forgot a second NEW-VIEW and blamed those who had entered by it",
 }
 """What each scenario file showed when it was saved."""
 
