@@ -123,3 +123,10 @@ def test_after_a_height_or_a_view_it_asks_anew(primary: Stage) -> None:
     assert questions(primary) == [(0, 0), (0, 1)]
     primary.reaches_view(4)
     assert questions(primary)[-1] == (4, 1)
+
+
+def test_while_its_own_proposal_is_being_signed_it_asks_for_no_other(primary: Stage) -> None:
+    """P19: said is said, before it has come back and been accepted like everybody's."""
+    primary.replica.handle(on.ProposalBuilt(Epoch(0), View(0), primary.block()))
+    effects = primary.replica.handle(on.HeaderLearned(primary.block()))
+    assert not any(isinstance(effect, do.BuildProposal) for effect in effects)

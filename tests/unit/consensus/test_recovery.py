@@ -156,5 +156,7 @@ def test_below_the_tip_nothing_is_accepted_after_a_restart(voter: Stage) -> None
     voter.reaches_view(1, tip, (chain[0], chain[1]))
     voter.sees(voter.proposal(chain[2], 1))
     assert voter.said(Prepare) == [voter.prepare("d", chain[1], 1), voter.prepare("d", chain[2], 1)]
+    voter.sees(*voter.prepares("abc", chain[1], 1))
+    assert voter.said(Commit) == [voter.commit("d", chain[1], 1)], "so the block below is journalled"
     voter.restarts()
     assert voter.replica.accepted.blocks == {2: chain[1], 3: chain[2]}

@@ -100,7 +100,10 @@ def test_leaving_forgets_what_was_accepted_and_asked(stage: Stage) -> None:
     stage.withheld.add(block.hash)
     stage.sees(*stage.commits("abc", block))
     stage.sees(stage.proposal(block))
+    for _ in range(2):
+        stage.happens(on.HeaderLearned(block))
     asked = len(stage.asked(do.FetchBodies))
+    assert asked == 1
     leaves(stage)
     assert stage.replica.accepted.blocks == {} and stage.replica.accepted.view == 1
     stage.happens(on.HeaderLearned(block))
@@ -217,3 +220,15 @@ def test_only_own_statements_of_this_epoch_tell_of_a_lost_journal(stage: Stage) 
     assert not stage.replica.recovery.is_silent
     stage.happens(on.InquiryAnswered(stage.id("a"), (on.Verified(stage.signed(mine)),)))
     assert stage.replica.recovery.is_silent
+
+
+def test_in_a_view_that_it_may_have_left_nothing_is_said_after_a_silence(stage: Stage) -> None:
+    """P20, P9: the certificate lifts the silence, but a VIEW-CHANGE out of that very view may be forgotten."""
+    chain = stage.chain_of(2)
+    forgotten = on.Verified(stage.signed(stage.prepare("d", chain[0])))
+    stage.happens(on.InquiryAnswered(stage.id("a"), (forgotten,)))
+    stage.happens(on.CertificateReceived(stage.certificate("commit", chain[1], 1, "abc")))
+    assert not stage.replica.recovery.is_silent and stage.replica.view == 0
+    assert not stage.replica.may_sign
+    stage.reaches_view(1)
+    assert stage.replica.may_sign

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from p2pledger.health import access, directory, keys, queries
+from p2pledger.health import access, consent, directory, keys, queries
 from p2pledger.health.directory import Credential, KeyOwner
 from p2pledger.health.operations import (
     CompartmentCount,
@@ -13,6 +13,7 @@ from p2pledger.health.operations import (
     IdentitySuspend,
     KeyRotate,
     OrganisationRegister,
+    PolicyException,
 )
 from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.errors import Code
@@ -208,3 +209,23 @@ def test_an_event_says_whether_the_access_was_allowed(world: World) -> None:
     assert world.decided(world.request("a")).is_allowed is False
     world.grant()
     assert world.decided(world.request("b")).is_allowed is True
+
+
+def test_each_consent_counts_once(world: World) -> None:
+    """Towards the number that a patient may have; ended ones too."""
+    assert consent.count_of(PID, world.state) == 0
+    for number in (1, 2):
+        world.grant(consent_id=id16(f"consent {number}"))
+        assert consent.count_of(PID, world.state) == number
+    world.submit(PATIENT, ConsentRevoke(id16("consent 1"), "withdrawn"))
+    assert consent.count_of(PID, world.state) == 2
+
+
+def test_a_consent_may_be_of_one_month_and_refuse_some_purposes_only(world: World) -> None:
+    """F-07: neither is incomplete; an exception may leave the purposes to a base that names them."""
+    assert world.grant(months=(202601, 202601)) == Code.OK
+    exception = PolicyException(compartments=(ALLERGY,), months=(202601, 202601))
+    assert world.grant(consent_id=id16("a"), exceptions=(exception,)) == Code.OK
+    assert world.grant(consent_id=id16("b"), base="deny", exceptions=(exception,)) == Code.OK
+    incomplete = world.grant(consent_id=id16("c"), base="deny", purposes=(), exceptions=(exception,))
+    assert incomplete == Code.E_CONSENT_INCOMPLETE
