@@ -10,7 +10,7 @@ SIM_LONG = $(PY) -m p2pledger sim run --jobs $(CORES)
 SCENARIO ?= standard
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit process simulate test-system mutants mutation bench requirements clean
+.PHONY: help demo test check lint types imports unit process simulate model model-short test-system mutants mutation bench requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -25,6 +25,10 @@ $(VENV)/.runtime: requirements/runtime.txt
 
 $(VENV)/.dev: $(VENV)/.runtime requirements/dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.model: $(VENV)/.runtime requirements/model.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/model.txt
 	@touch $@
 
 demo: $(VENV)/.runtime  ## the main job: a real four-node network finalises real health transactions
@@ -67,6 +71,12 @@ mutants: $(VENV)/.dev  ## every seeded defect is noticed, by its test and by sim
 mutation: $(VENV)/.dev  ## which small changes of consensus/ and health/ no test notices (docs/mutation.md)
 	$(PY) -m tests.mutation.run --jobs $(WORKERS) --write
 
+model: $(VENV)/.model  ## TLC on every model of the agreement (docs/model.md): half an hour, needs Java
+	$(PY) -m tests.model.run --workers $(WORKERS)
+
+model-short: $(VENV)/.model  ## TLC on the small models and every unsafe variant: minutes, needs Java
+	$(PY) -m tests.model.run --short --workers $(WORKERS)
+
 test-system: $(VENV)/.dev  ## what needs Debian packages or root; installs them, fails rather than skips
 	bash tests/system/run
 
@@ -78,7 +88,7 @@ bench: $(VENV)/.bench  ## the standard measurements in a few minutes, beside the
 	$(PY) -m bench run $(SCENARIO) $(BENCH_ARGS)
 
 requirements:  ## pin requirements/*.in with hashes and without host names (needs uv)
-	for f in runtime dev bench; do uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/$$f.in -o requirements/$$f.txt; done
+	for f in runtime dev bench model; do uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header requirements/$$f.in -o requirements/$$f.txt; done
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist
