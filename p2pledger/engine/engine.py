@@ -434,11 +434,14 @@ class Engine:
     # Committing
 
     def _commit(self, record: CommittedRecord) -> Iterator[EngineEffect]:
-        bodies = self._batches.bodies(record.header)
+        header = record.header
+        if self.executor.has_applied(header):  # P21: in a range whose end is still under way
+            return
+        bodies = self._batches.bodies(header)
         assert bodies is not None, "the replica commits what is held"
-        yield from self._batches.keep(record.header)  # again: bodies of a height that another block won may be pruned
+        yield from self._batches.keep(header)  # again: bodies of a height that another block won may be pruned
         yield from self._apply(record, bodies)
-        self.syncer.reached(record.header.height)
+        self.syncer.reached(header.height)
 
     def _apply(self, record: CommittedRecord, bodies: Bodies) -> Iterator[EngineEffect]:
         """The single apply path: append, execute, tell."""

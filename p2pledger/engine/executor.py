@@ -148,6 +148,15 @@ class Executor:
             self.significant.add(header.height)
         return due
 
+    def has_applied(self, header: Header) -> bool:
+        """Whether this block was executed before; raises Divergence if another one was, at its height (P7)."""
+        if header.height > self.executed:
+            return False
+        known = self._ledger.block(header.height)
+        if known is not None and known.header.hash != header.hash:
+            raise Divergence(f"two blocks are committed at height {header.height}")
+        return True
+
     def apply(self, header: Header, bodies: Bodies) -> BlockEffects:
         """Execute the next committed block; raises WrongRoot where its roots are not ours (P22)."""
         assert header.height == self.executed + 1, f"block {header.height} executed after {self.executed}"

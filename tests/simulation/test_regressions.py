@@ -13,6 +13,7 @@ from tests.attack import Without
 SCENARIOS = Path(__file__).parent / "scenarios"
 FOUND = {
     "failed-append-is-on-the-disk": "a failed write had arrived: a restarted node has a block nobody saw it append",
+    "range-without-its-end": "blocks of a range longer than a frame were applied, and then once more when COMMITs came",
     "two-new-views-of-a-twin": "the observer forgot a second NEW-VIEW and blamed those who had entered by it",
 }
 """What each scenario file showed when it was saved."""
