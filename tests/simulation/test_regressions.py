@@ -12,6 +12,7 @@ from tests.attack import Without
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 FOUND = {
+    "commit-of-another-height": "a liar's COMMIT for another height was taken for a vote by the observer",
     "failed-append-is-on-the-disk": "a failed write had arrived: a restarted node has a block nobody saw it append",
     "range-without-its-end": "blocks of a range longer than a frame were applied, and then once more when COMMITs came",
     "two-new-views-of-a-twin": "the observer forgot a second NEW-VIEW and blamed those who had entered by it",

@@ -35,9 +35,9 @@ class Speech:
         self._first: dict[_Key, Statement] = {}
         self._durable: dict[bytes, dict[tuple[int, int, int, int], bytes]] = {key: {} for key in self._seats}
         """Signed bytes by author and place."""
-        self._votes: dict[tuple[int, int, int, bytes], dict[bytes, Statement]] = {}
-        """By (kind, epoch, view, block hash), then by author."""
-        self._commits: dict[bytes, dict[tuple[int, int, int, bytes], None]] = {}
+        self._votes: dict[tuple[int, int, int, int, bytes], dict[bytes, Statement]] = {}
+        """By (kind, epoch, view, height, block hash), then by author."""
+        self._commits: dict[bytes, dict[tuple[int, int, int, int, bytes], None]] = {}
         """For each block the keys of `_votes` under which COMMITs for it are."""
         self._children: dict[bytes, dict[bytes, None]] = {}
         self._proven: set[bytes] = set()
@@ -95,7 +95,7 @@ class Speech:
 
     def _count(self, said: Statement) -> None:
         assert said.block is not None
-        key = (said.kind, said.epoch, said.view, said.block[2])
+        key = (said.kind, said.epoch, said.view, *said.block[1:])
         votes = self._votes.setdefault(key, {})
         known = votes.setdefault(said.author, said)
         if known is not said and not self.is_signed(known):
@@ -106,7 +106,7 @@ class Speech:
     def votes_for(self, said: Statement) -> int:
         """How many seats are said to have cast this vote: nobody can hold more."""
         assert said.block is not None
-        return len(self._votes.get((said.kind, said.epoch, said.view, said.block[2]), ()))
+        return len(self._votes.get((said.kind, said.epoch, said.view, *said.block[1:]), ()))
 
     # Journals
 
@@ -139,13 +139,13 @@ class Speech:
             queue += self._children.get(candidate, ())
         return self._is_alone(block, by)
 
-    def _is_quorum(self, key: tuple[int, int, int, bytes], by: bytes) -> bool:
+    def _is_quorum(self, key: tuple[int, int, int, int, bytes], by: bytes) -> bool:
         votes = self._votes[key]
         if len(votes) + 1 < self._founding.q:
             return False
         voters = {author for author, said in votes.items() if self.is_signed(said)}
         if len(voters) >= self._founding.q:
-            self._proven.add(key[3])
+            self._proven.add(key[4])
             return True
         some = next(iter(votes.values()))
         return len(voters) + 1 >= self._founding.q and by not in voters and self._has_journalled(some, by)
