@@ -59,8 +59,8 @@ BOUNDARIES: dict[type, str] = {
     Answer: "before an answer",
     BlockExecuted: "before receipts are told",
     Flush: "before a flush",
-    Note: "before a note",
-    Disconnect: "before a disconnect",
+    Note: "before a report",
+    Disconnect: "before a report",
     Stop: "before a stop",
 }
 """Between which effects a crash fell."""
