@@ -88,7 +88,7 @@ def test_a_table_entry_is_made_by_the_owner_only() -> None:
 def test_a_quorum_of_2f_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge shares no count with the replicas: who commits with too few is caught in the first worlds."""
     monkeypatch.setattr(ValidatorSet, "q", property(lambda validators: 2 * validators.f))
-    with pytest.raises(InvariantBroken, match=r"replay with: python -m p2pledger\.sim\.core --seed"):
+    with pytest.raises(InvariantBroken, match=r"replay with: p2pledger sim replay"):
         for seed in range(20):
             run_seed(seed, 4)
 
