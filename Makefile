@@ -10,7 +10,7 @@ SIM_LONG = $(PY) -m p2pledger sim run --jobs $(CORES)
 SCENARIO ?= standard
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit process simulate model model-short test-system mutants mutation bench requirements clean
+.PHONY: help demo test check lint types imports unit process simulate sim-long model model-short test-system mutants mutation bench requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
