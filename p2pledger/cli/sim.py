@@ -83,6 +83,8 @@ def run(
     from p2pledger.sim.plan import draw
     from p2pledger.sim.runs import Kind, Tally, run_many
 
+    if layer != "engine" and (byzantine is not None or profile != "swarm"):
+        raise InvalidInput(f"--byzantine and --profile are of layer `engine`; {layer!r} draws its own liars and faults")
     draw(first, nodes, profile, heights, byzantine)  # refuses what makes no sense before any worker starts
     kind = Kind(nodes, profile, byzantine, heights, layer)
     with _progress(seeds) as bar:

@@ -55,10 +55,6 @@ class Faults:
     flood: float = 0.0
     """Chance per submission that fifty more come at once."""
 
-    def at_rest(self) -> "Faults":
-        """What stays after healing: nothing but short delays."""
-        return Faults()
-
 
 class Chance:
     """Independent random streams of one seed, by name (design after FoundationDB's and TigerBeetle's simulators)."""

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from p2pledger.cli.main import root
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.sim import Faults, InvariantBroken, Kind, Plan, Registers, draw, run_many, run_plan
+from p2pledger.sim.faults import Chance
 from p2pledger.sim.plan import PROFILES
 from p2pledger.sim.shrink import shrunk
 from p2pledger.sim.strategies import fault_plans
@@ -53,11 +54,14 @@ def test_equal_plans_are_equal_runs_and_a_log_changes_nothing() -> None:
     assert len(log) > 100
 
 
-def test_an_unused_kind_of_fault_moves_no_other_draw() -> None:
-    """Streams by name: duplicates that never happen leave delays and losses as they were."""
-    plan = replace(draw(5, 4, "lossy"), heights=3, rounds=5)
-    clients = replace(plan.faults, flood=0.0, retries=0.0)
-    assert run_plan(replace(plan, faults=clients)).trace == run_plan(replace(plan, faults=clients)).trace
+def test_a_draw_of_one_kind_moves_none_of_another() -> None:
+    """Streams by name: whatever one gives, the others give the same; and they are not the same stream."""
+    undisturbed, disturbed = Chance(5), Chance(5)
+    for _ in range(3):
+        disturbed["clients"].random()
+    assert disturbed["network"].random() == undisturbed["network"].random()
+    assert Chance(5)["network"].random() != Chance(5)["clients"].random()
+    assert Chance(5)["network"].random() != Chance(6)["network"].random()
 
 
 @pytest.mark.parametrize(
@@ -80,6 +84,13 @@ def test_a_bad_scenario_is_refused_by_name(text: str, named: str) -> None:
 def test_more_liars_than_f_are_refused(nodes: int, byzantine: int) -> None:
     with pytest.raises(InvalidInput, match="at most"):
         draw(1, nodes, "nasty", byzantine=byzantine)
+
+
+def test_options_that_a_layer_has_not_are_refused() -> None:
+    for option in (["--byzantine", "1"], ["--profile", "nasty"]):
+        done = CliRunner().invoke(root, ["sim", "run", "--layer", "core", "--seeds", "1", *option])
+        assert isinstance(done.exception, InvalidInput)
+        assert option[0] in str(done.exception)
 
 
 # Shrinking

@@ -147,26 +147,26 @@ class Twin(Adversary):
     Source: Bano et al., "Twins: BFT Systems Made Robust", OPODIS 2021.
     """
 
+    def __init__(self) -> None:
+        self._to_copy: set[int] = set()
+        """Those who hear, and are heard by, the second copy."""
+
     def begin(self) -> None:
         """The second copy starts, with a disk of its own."""
         self.copy = SimNode(self.world, self.node.index, _Copy(self), is_amnesiac=False)
-        self._to_copy: set[int] = set()
         self.copy.start()
         self.idle()
 
     def outgoing(self, target: int, body: bytes) -> list[bytes]:
-        return [] if target in self._parts() else [body]
+        return [] if target in self._to_copy else [body]
 
     def outgoing_of_copy(self, target: int, body: bytes) -> list[bytes]:
         """What the second copy says reaches only its own part."""
-        return [body] if target in self._parts() else []
+        return [body] if target in self._to_copy else []
 
     def hearer(self, source: int, body: bytes) -> SimNode | None:
         hearer = super().hearer(source, body)
-        return self.copy if hearer is not None and source in self._parts() else hearer
-
-    def _parts(self) -> set[int]:
-        return self._to_copy if hasattr(self, "_to_copy") else set()
+        return self.copy if hearer is not None and source in self._to_copy else hearer
 
     def idle(self) -> None:
         if self.chance.random() < 0.3:
