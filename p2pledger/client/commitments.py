@@ -10,7 +10,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from p2pledger.health.operations import Month
+from p2pledger.health.vocabulary import Month
 from p2pledger.primitives import merkle
 from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import Domain

@@ -20,22 +20,17 @@ from p2pledger.client.sealing import BoxKey
 from p2pledger.health.events import AccessDecided, AnyEvent, decode_event
 from p2pledger.health.operations import (
     AccessRequest,
-    ActorKind,
     ActorOpening,
-    BreakGlass,
     ConsentGrant,
     ConsentRevoke,
     CredentialIssue,
     Group,
-    IdentityKind,
     IdentityRegister,
-    Months,
-    RevokeReason,
-    Role,
     actor_commit,
     sign_pop,
 )
 from p2pledger.health.purposes import Purpose
+from p2pledger.health.vocabulary import ActorKind, BreakGlass, IdentityKind, Months, RevokeReason, Role
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected

@@ -21,7 +21,8 @@ from nacl.pwhash import argon2id
 from p2pledger.client.files import create_private, make_private_folder, read_private
 from p2pledger.client.records import Custodian, Patient
 from p2pledger.client.sealing import BoxKey, decrypt, encrypt
-from p2pledger.health.operations import IdentityKind, IdentityRegister
+from p2pledger.health.operations import IdentityRegister
+from p2pledger.health.vocabulary import IdentityKind
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import ConfigError, InvalidInput

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from p2pledger.client.commitments import RecordLeaf, RecordRef
 from p2pledger.client.sealing import BoxKey, decrypt, encrypt, new_key, seal_to
-from p2pledger.health.operations import Month, Schema
+from p2pledger.health.vocabulary import Month, Schema
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.crypto import sha256

@@ -31,15 +31,12 @@ from p2pledger.health.operations import (
     ActorOpening,
     ConsentGrant,
     ConsentRevoke,
-    Handle,
-    Months,
     PolicyException,
-    RevokeReason,
-    Role,
     actor_commit,
     role_handle,
 )
 from p2pledger.health.purposes import Purpose, covers
+from p2pledger.health.vocabulary import Handle, Months, RevokeReason, Role
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.errors import Code, Refused

@@ -22,14 +22,13 @@ from p2pledger.health.operations import (
     CredentialIssue,
     CredentialRevoke,
     Group,
-    IdentityKind,
     IdentityRegister,
     IdentityResume,
     IdentitySuspend,
     KeyRotate,
     OrganisationRegister,
-    Role,
 )
+from p2pledger.health.vocabulary import IdentityKind, Role
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.errors import Code, Refused

@@ -3,8 +3,8 @@
 from typing import Literal, TypeAlias
 
 from p2pledger.execution.evidence import EquivocationRecorded
-from p2pledger.health.operations import IdentityKind, RevokeReason, Role
 from p2pledger.health.purposes import Purpose
+from p2pledger.health.vocabulary import IdentityKind, RevokeReason, Role
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode
 from p2pledger.primitives.ids import U64, AccountKey, Bytes16, Bytes32

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from p2pledger.health import keys
 from p2pledger.health.events import BasisKind
-from p2pledger.health.operations import Handle
 from p2pledger.health.purposes import Purpose
+from p2pledger.health.vocabulary import Handle
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.crypto import Domain, tagged_hash

@@ -11,32 +11,24 @@ from msgspec import Meta
 from p2pledger.chain.genesis import OrganisationKind, PublicName
 from p2pledger.execution.evidence import EVIDENCE_TAG, ValidatorEvidence
 from p2pledger.health.purposes import Purpose
+from p2pledger.health.vocabulary import (
+    ActorKind,
+    BreakGlass,
+    Compartments,
+    Count,
+    Handle,
+    IdentityKind,
+    Labels,
+    Months,
+    RevokeReason,
+    Role,
+    Schema,
+)
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.crypto import Domain, SigningKey, signed_bytes, tagged_hash
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import AccountKey, Bytes16, Bytes32, Bytes64, ChainId, Millis, Signature
-
-Handle: TypeAlias = Bytes16
-"""A random name, or one derived from secrets, that says nothing about what it names."""
-Month = Annotated[int, Meta(ge=190001, le=299912)]
-"""Year and month as one number, 202611 for November 2026."""
-Months: TypeAlias = tuple[Month, Month]
-"""First and last month, both included."""
-Count = Annotated[int, Meta(ge=1, le=2**32 - 1)]
-
-IdentityKind = Literal["patient", "practitioner", "researcher", "auditor", "device", "service"]
-Role = Literal["physician", "nurse", "pharmacist", "paramedic", "therapist", "clerk", "claims", "researcher", "auditor"]
-ActorKind = Literal["person", "organisation", "role", "group"]
-BreakGlass = Literal["policy", "never"]
-"""`policy`: what the chain's rules say; `never`: this patient forbids it."""
-RevokeReason = Literal["withdrawn", "error", "expired", "superseded", "other"]
-Schema = Annotated[int, Meta(ge=1, le=255)]
-"""1 = FHIR R4 JSON, 2 = FHIR R4 NDJSON, 3 = DICOM, 4 = PDF, 255 = other bytes."""
-
-Compartments = Annotated[tuple[Handle, ...], Meta(max_length=256)]
-Labels = Annotated[tuple[Handle, ...], Meta(max_length=64)]
-
 
 # Directory
 

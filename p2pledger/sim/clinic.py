@@ -20,7 +20,6 @@ from p2pledger.health.operations import (
     ConsentGrant,
     ConsentRevoke,
     CredentialIssue,
-    IdentityKind,
     IdentityRegister,
     IdentityResume,
     IdentitySuspend,
@@ -29,6 +28,7 @@ from p2pledger.health.operations import (
     sign_pop,
 )
 from p2pledger.health.purposes import Purpose
+from p2pledger.health.vocabulary import IdentityKind
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode
 from p2pledger.primitives.crypto import SigningKey

@@ -11,7 +11,8 @@ from p2pledger.client.keyring import OrganisationWallet, Persona, Wallet
 from p2pledger.client.ledger import LedgerClient, Receipt, open_ledger
 from p2pledger.demo.autopsy import Remains, remains_of
 from p2pledger.demo.cluster import Cluster
-from p2pledger.health.operations import CredentialIssue, IdentityKind
+from p2pledger.health.operations import CredentialIssue
+from p2pledger.health.vocabulary import IdentityKind
 from p2pledger.network.api import AwaitReceipt, ReceiptReply
 from p2pledger.network.connection import connect
 from p2pledger.primitives.errors import Code, Unavailable

@@ -13,7 +13,8 @@ import trio
 from p2pledger.chain.transaction import parse
 from p2pledger.client.ledger import LedgerClient, Patience, open_ledger
 from p2pledger.client.links import Node
-from p2pledger.health.operations import CredentialIssue, CredentialRevoke, IdentityRegister, Role
+from p2pledger.health.operations import CredentialIssue, CredentialRevoke, IdentityRegister
+from p2pledger.health.vocabulary import Role
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Rejected, Unavailable

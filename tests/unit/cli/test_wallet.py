@@ -7,7 +7,7 @@ import pytest
 
 from p2pledger.cli import identity
 from p2pledger.client.keyring import Wallet
-from p2pledger.health.operations import IdentityKind, Role
+from p2pledger.health.vocabulary import IdentityKind, Role
 from tests.unit.cli.town import NAMES, Town, run, said
 
 

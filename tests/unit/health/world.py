@@ -16,12 +16,12 @@ from p2pledger.health.operations import (
     ConsentGrant,
     CredentialIssue,
     Group,
-    IdentityKind,
     IdentityRegister,
     RecordBatch,
     actor_commit,
     sign_pop,
 )
+from p2pledger.health.vocabulary import IdentityKind
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code

@@ -1,0 +1,30 @@
+"""The words that operations, events and state share: handles, months, kinds and roles.
+
+Every kind of operation is built from these; a new one needs no field type of its own (F-29: no free text).
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta
+
+from p2pledger.primitives.ids import Bytes16
+
+Handle: TypeAlias = Bytes16
+"""A random name, or one derived from secrets, that says nothing about what it names."""
+Month = Annotated[int, Meta(ge=190001, le=299912)]
+"""Year and month as one number, 202611 for November 2026."""
+Months: TypeAlias = tuple[Month, Month]
+"""First and last month, both included."""
+Count = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+
+IdentityKind = Literal["patient", "practitioner", "researcher", "auditor", "device", "service"]
+Role = Literal["physician", "nurse", "pharmacist", "paramedic", "therapist", "clerk", "claims", "researcher", "auditor"]
+ActorKind = Literal["person", "organisation", "role", "group"]
+BreakGlass = Literal["policy", "never"]
+"""`policy`: what the chain's rules say; `never`: this patient forbids it."""
+RevokeReason = Literal["withdrawn", "error", "expired", "superseded", "other"]
+Schema = Annotated[int, Meta(ge=1, le=255)]
+"""1 = FHIR R4 JSON, 2 = FHIR R4 NDJSON, 3 = DICOM, 4 = PDF, 255 = other bytes."""
+
+Compartments = Annotated[tuple[Handle, ...], Meta(max_length=256)]
+Labels = Annotated[tuple[Handle, ...], Meta(max_length=64)]
