@@ -280,7 +280,7 @@ class Replica:
             message = Commit(self.epoch, self.view, height, block_hash, self.me)
             if height <= self.committed or slot(message) in self.own:
                 continue
-            chain = yield from self._require(block_hash, height)
+            chain = yield from self._require(block_hash, height, self.view)
             if chain is None:
                 continue
             yield from self.own.journal_blocks(chain)
@@ -288,18 +288,18 @@ class Replica:
             yield do.Persist(LockRecord(self.lock))
             yield from self._cast(message)
 
-    def _require(self, block_hash: BlockHash, height: Height) -> Generator[Effect, None, list[Header] | None]:
+    def _require(self, block: BlockHash, height: Height, since: int) -> Generator[Effect, None, list[Header] | None]:
         """The held chain up to a prepared block, or None after asking for the first thing that is missing.
 
-        Prepared is not committed: a tip that later views did not take up may contradict what they committed. Only
-        if no later view can have done that is it a fork.
+        It is a fork only if it contradicts what was committed in view `since` or before. Later commits make a stale tip
+        of it, and for the tip of a NEW-VIEW so do those of its own view: others may have been shown another tip.
         """
-        chain = self.window.chain_to(block_hash, height)
+        chain = self.window.chain_to(block, height)
         if isinstance(chain, Missing):
             yield from self.window.ask(chain)
             return None
         if isinstance(chain, Conflict):
-            if self.committed_certificate is None or self.committed_certificate.view <= self.view:
+            if self.committed_certificate is None or self.committed_certificate.view <= since:
                 raise ForkError(str(chain))
             return None
         return chain
@@ -417,7 +417,7 @@ class Replica:
         if tip is not None and tip.height > self.committed:
             if tip.height > self.committed + self.parameters.window:
                 return  # the commit certificates beside the VIEW-CHANGEs have started block sync
-            chain = yield from self._require(tip.block_hash, tip.height)
+            chain = yield from self._require(tip.block_hash, tip.height, self.view - 1)
             if chain is None:
                 return
             headers = chain
@@ -447,7 +447,7 @@ class Replica:
         height, block_hash = self.base
         if not self.is_active or not self.committed < height <= self.committed + self.parameters.window:
             return
-        chain = yield from self._require(block_hash, height)
+        chain = yield from self._require(block_hash, height, self.view - 1)
         if chain is None:
             return
         self.accepted.blocks[height] = chain[-1]

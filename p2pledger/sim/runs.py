@@ -171,7 +171,7 @@ def _run_chunks(kind: Kind, chunks: list[range], jobs: int) -> Iterator[tuple[ra
             for future in as_completed(running):
                 yield running[future], future.result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)  # not waiting, an executor dies before it has cancelled
 
 
 def _append(journal: Path, kind: Kind, chunk: range, tally: Tally) -> None:

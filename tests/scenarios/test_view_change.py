@@ -355,6 +355,17 @@ def test_a_tip_that_later_views_left_behind_is_no_fork(voter: Stage) -> None:
     assert voter.said(Prepare) == []
 
 
+def test_a_tip_beside_that_which_others_were_shown_is_no_fork(voter: Stage) -> None:
+    """P13: a lying primary opens one view with two tips; what is committed under the other one stops nobody."""
+    ours = voter.chain_of(3)
+    winners = voter.chain_of(2, variant=5)
+    voter.reaches_view(1, voter.certificate("prepare", ours[2], who="abc"))
+    assert voter.said(Prepare) == [voter.prepare("d", ours[2], view=1)]
+    voter.sees(*voter.commits("abc", winners[1], view=1))
+    assert voter.asked(do.Halt) == []
+    assert voter.committed == 2
+
+
 # P14
 
 

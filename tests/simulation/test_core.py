@@ -43,6 +43,12 @@ def test_no_seed_breaks_an_invariant(n: int, seeds: range) -> None:
     assert not [name for name in REACHED if not reached[name]]
 
 
+@pytest.mark.parametrize("seed", [2997, 8458, 11020, 17480])
+def test_two_tips_of_one_view_stop_nobody(seed: int) -> None:
+    """P13. Found by `make sim-long`: who had been shown one tip took what others committed on the other for a fork."""
+    run_seed(seed, 4)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 6, 8, 9, 10, 13])
 def test_every_size_recovers(n: int) -> None:
     """From one validator to thirteen, f included."""

@@ -1,6 +1,7 @@
 """`p2pledger.sim` as others use it: plans as data, smaller failing plans, many runs, the command."""
 
 import json
+import multiprocessing
 import subprocess
 import sys
 from dataclasses import replace
@@ -147,6 +148,13 @@ def test_another_kind_of_run_does_not_use_the_journal(tmp_path: Path) -> None:
 def test_workers_find_what_one_process_finds() -> None:
     kind = Kind(4, "swarm", None, 1)
     assert run_many(kind, range(30), jobs=2).traces == run_many(kind, range(30)).traces
+
+
+def test_a_run_that_ends_early_leaves_no_worker_behind() -> None:
+    """What was not begun is dropped."""
+    ended = run_many(Kind(4, "calm", None, 1), range(100_000), jobs=2, until=lambda total: True)
+    assert ended.seeds < 100_000
+    assert multiprocessing.active_children() == []
 
 
 # The command
