@@ -5,7 +5,15 @@ from typing import assert_never
 
 from p2pledger.chain.genesis import Founding
 from p2pledger.execution.contract import Application, Call, Outcome
-from p2pledger.health import access, consent, directory, keys, records
+from p2pledger.health import access, consent, directory, keys, membership, records, stolen_keys
+from p2pledger.health.identity_operations import (
+    IdentityRekey,
+    KeyRevoke,
+    OrganisationKeyRotate,
+    OrganisationRekey,
+    OrganisationResume,
+    OrganisationSuspend,
+)
 from p2pledger.health.operations import (
     AccessRequest,
     ConsentGrant,
@@ -39,12 +47,14 @@ class HealthApplication(Application):
         return decode_operations(operations)
 
     def opens_account(self, operations: Sequence[Record], call: Call, state: StateView) -> bool:
-        """Whether the first operation registers the sender itself, and its organisation has signed.
+        """Whether the first operation gives the sender itself an identity, and its organisation has signed.
 
         Others may follow it in the same transaction. Without the signature of a member anybody could make the
         chain carry failed registrations.
         """
         first = operations[0] if operations else None
+        if isinstance(first, IdentityRekey):
+            return first.key == call.author and stolen_keys.has_employer(first, call, state)
         return (
             isinstance(first, IdentityRegister)
             and first.key == call.author
@@ -72,6 +82,18 @@ class HealthApplication(Application):
                 return directory.issue_credential(operation, call, state)
             case CredentialRevoke():
                 return directory.revoke_credential(operation, call, state)
+            case KeyRevoke():
+                return stolen_keys.revoke_key(operation, call, state)
+            case IdentityRekey():
+                return stolen_keys.rekey(operation, call, state)
+            case OrganisationSuspend():
+                return membership.suspend(operation, call, state)
+            case OrganisationResume():
+                return membership.resume(operation, call, state)
+            case OrganisationKeyRotate():
+                return membership.rotate_key(operation, call, state)
+            case OrganisationRekey():
+                return membership.rekey(operation, call, state)
             case RecordBatch():
                 return records.record_batch(operation, call, state)
             case ConsentGrant():

@@ -28,7 +28,7 @@ from p2pledger.health.operations import (
     KeyRotate,
     OrganisationRegister,
 )
-from p2pledger.health.vocabulary import IdentityKind, Role
+from p2pledger.health.vocabulary import Count, IdentityKind, Role
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.errors import Code, Refused
@@ -45,6 +45,8 @@ class Organisation(Record, frozen=True):
     account: AccountKey
     box: Bytes32
     is_active: bool
+    periods: Count = 1
+    """How many keys it has had; see `KeyPeriod`."""
 
 
 class KeyOwner(Record, frozen=True):
@@ -54,6 +56,17 @@ class KeyOwner(Record, frozen=True):
     id: Bytes16
     retired: Height | None = None
     """From this height on it signs for nobody."""
+
+
+class KeyPeriod(Record, frozen=True):
+    """One of the keys that an identity or an organisation has had, and between which heights it counted (F-20)."""
+
+    key: AccountKey
+    box: Bytes32
+    since: Height
+    """Valid from this block on; 0 for a founder's first key."""
+    retired: Height | None = None
+    """From this height on it signs for nobody: rotated or revoked."""
 
 
 class Identity(Record, frozen=True):
@@ -67,6 +80,10 @@ class Identity(Record, frozen=True):
     attestation_commit: Bytes32
     is_suspended: bool
     registered: Height
+    periods: Count = 1
+    """How many keys it has had; see `KeyPeriod`."""
+    revoked: Height | None = None
+    """From this height on it has no key at all, until it is given a new one."""
 
 
 class Credential(Record, frozen=True):
@@ -92,17 +109,18 @@ def founding_writes(founding: Founding) -> dict[bytes, bytes | None]:
     cards = founding.genesis.cards
     for number, card in enumerate(cards, start=1):
         organisation = Organisation(card.organisation, card.name, card.kind, card.account, card.box, True)
-        writes |= _organisation_writes(organisation)
+        writes |= _organisation_writes(organisation, Height(0))
         writes[ledger_keys.account(card.account)] = encode(number)
     writes[ledger_keys.NEXT_ACCOUNT] = encode(len(cards) + 1)
     return writes
 
 
-def _organisation_writes(organisation: Organisation) -> dict[bytes, bytes | None]:
+def _organisation_writes(organisation: Organisation, since: Height) -> dict[bytes, bytes | None]:
     return {
         keys.organisation(organisation.id): encode(organisation),
         keys.organisation_name(organisation.name): organisation.id,
         keys.key_owner(organisation.account): encode(KeyOwner("organisation", organisation.id)),
+        keys.key_period(organisation.id, 1): encode(KeyPeriod(organisation.account, organisation.box, since)),
     }
 
 
@@ -133,6 +151,12 @@ def identity_of(did: bytes, state: StateView) -> Identity | None:
     return None if data is None else decode(Identity, data, limits.STATE_VALUE_BYTES_MAX)
 
 
+def key_period(identifier: bytes, number: int, state: StateView) -> KeyPeriod | None:
+    """The key number `number`, from 1, of an identity or an organisation."""
+    data = state.get(keys.key_period(identifier, number))
+    return None if data is None else decode(KeyPeriod, data, limits.STATE_VALUE_BYTES_MAX)
+
+
 def identity_by_key(account: AccountKey, state: StateView) -> Identity | None:
     """The identity whose current key this is."""
     owner = key_owner(account, state)
@@ -161,7 +185,15 @@ def may_act(account: AccountKey, state: StateView) -> bool:
     if organisation is not None:
         return organisation.is_active
     identity = identity_by_key(account, state)
-    return identity is not None and not identity.is_suspended
+    return identity is not None and not is_stopped(identity, state)
+
+
+def is_stopped(identity: Identity, state: StateView) -> bool:
+    """Whether it is suspended, or works for an organisation that is; a patient does not work for its custodian."""
+    if identity.is_suspended or identity.kind == "patient":
+        return identity.is_suspended
+    organisation = organisation_of(identity.organisation, state)
+    return organisation is None or not organisation.is_active
 
 
 # What contracts demand
@@ -186,8 +218,11 @@ def require_organisation(call: Call, state: StateView) -> Organisation:
     return organisation
 
 
-def _require_employer(did: bytes, call: Call, state: StateView) -> Identity:
-    """One of the calling organisation's people; a custodian is no employer of its patients."""
+def require_employer(did: bytes, call: Call, state: StateView) -> Identity:
+    """One of the calling organisation's people; a custodian is no employer of its patients.
+
+    Raises Refused(E_ROLE, E_NOT_FOUND).
+    """
     organisation = require_organisation(call, state)
     identity = identity_of(did, state)
     if identity is None:
@@ -197,14 +232,20 @@ def _require_employer(did: bytes, call: Call, state: StateView) -> Identity:
     return identity
 
 
-def _require_fresh_key(key: AccountKey, state: StateView) -> None:
+def require_fresh_key(key: AccountKey, state: StateView) -> None:
+    """Demand a key that was never anybody's; raises Refused(E_DUP)."""
     if key_owner(key, state) is not None or ledger_keys.account_number(key, state) is not None:
         raise Refused(Code.E_DUP)
 
 
 def has_sponsor(operation: IdentityRegister, call: Call, state: StateView) -> bool:
     """Whether the identity's organisation signed its registration."""
-    organisation = organisation_of(operation.organisation, state)
+    return has_signed(operation.organisation, call, state)
+
+
+def has_signed(identifier: bytes, call: Call, state: StateView) -> bool:
+    """Whether this active organisation cosigned."""
+    organisation = organisation_of(identifier, state)
     return organisation is not None and organisation.is_active and organisation.account in call.cosigners
 
 
@@ -219,7 +260,7 @@ def register_organisation(operation: OrganisationRegister, call: Call, state: St
     in_favour = [member for member in active if member.account in signers]
     if 2 * len(in_favour) <= len(active) or operation.account not in signers:
         raise Refused(Code.E_ROLE)
-    _require_fresh_key(operation.account, state)
+    require_fresh_key(operation.account, state)
     taken = (keys.organisation(operation.organisation), keys.organisation_name(operation.name))
     if any(state.get(key) is not None for key in taken):
         raise Refused(Code.E_DUP)
@@ -227,7 +268,7 @@ def register_organisation(operation: OrganisationRegister, call: Call, state: St
         operation.organisation, operation.name, operation.kind, operation.account, operation.box, True
     )
     return Outcome(
-        writes=_organisation_writes(admitted) | ledger_keys.open_account(operation.account, state),
+        writes=_organisation_writes(admitted, call.height) | ledger_keys.open_account(operation.account, state),
         events=[encode(OrganisationRegistered(admitted.id))],
     )
 
@@ -249,7 +290,11 @@ def register_identity(operation: IdentityRegister, call: Call, state: StateView)
         call.height,
     )
     return Outcome(
-        writes=_put_identity(identity) | {keys.key_owner(operation.key): encode(KeyOwner("identity", operation.did))},
+        writes=_put_identity(identity)
+        | {
+            keys.key_owner(operation.key): encode(KeyOwner("identity", operation.did)),
+            keys.key_period(operation.did, 1): encode(KeyPeriod(operation.key, operation.box, call.height)),
+        },
         events=[encode(IdentityRegistered(operation.did, operation.kind, operation.organisation))],
     )
 
@@ -259,19 +304,24 @@ def rotate_key(operation: KeyRotate, call: Call, state: StateView) -> Outcome:
     identity = identity_of(operation.did, state)
     if identity is None:
         raise Refused(Code.E_NOT_FOUND)
-    if identity.key != call.author:
+    if identity.key != call.author or identity.revoked is not None:
         raise Refused(Code.E_NOT_OWNER)
-    if identity.is_suspended:
+    if is_stopped(identity, state):
         raise Refused(Code.E_SUSPENDED)
     if operation.key not in call.cosigners:
         raise Refused(Code.E_COSIGNERS)
-    _require_fresh_key(operation.key, state)
-    rotated = replace(identity, key=operation.key, box=operation.box)
+    require_fresh_key(operation.key, state)
+    period = key_period(identity.did, identity.periods, state)
+    assert period is not None, "every key of an identity has its period"
+    number = identity.periods + 1
+    rotated = replace(identity, key=operation.key, box=operation.box, periods=number)
     return Outcome(
         writes=_put_identity(rotated)
         | {
             keys.key_owner(identity.key): encode(KeyOwner("identity", identity.did, call.height)),
             keys.key_owner(operation.key): encode(KeyOwner("identity", identity.did)),
+            keys.key_period(identity.did, identity.periods): encode(replace(period, retired=call.height)),
+            keys.key_period(identity.did, number): encode(KeyPeriod(operation.key, operation.box, call.height)),
         }
         | ledger_keys.open_account(operation.key, state),
         events=[encode(KeyRotated(identity.did, identity.key, operation.key))],
@@ -280,7 +330,7 @@ def rotate_key(operation: KeyRotate, call: Call, state: StateView) -> Outcome:
 
 def suspend(operation: IdentitySuspend, call: Call, state: StateView) -> Outcome:
     """Stop one of one's people. Refused: E_ROLE, E_NOT_FOUND, E_STATE."""
-    identity = _require_employer(operation.did, call, state)
+    identity = require_employer(operation.did, call, state)
     if identity.is_suspended:
         raise Refused(Code.E_STATE)
     return Outcome(_put_identity(replace(identity, is_suspended=True)), [encode(IdentitySuspended(identity.did))])
@@ -288,7 +338,7 @@ def suspend(operation: IdentitySuspend, call: Call, state: StateView) -> Outcome
 
 def resume(operation: IdentityResume, call: Call, state: StateView) -> Outcome:
     """Let one of one's people act again. Refused: E_ROLE, E_NOT_FOUND, E_STATE."""
-    identity = _require_employer(operation.did, call, state)
+    identity = require_employer(operation.did, call, state)
     if not identity.is_suspended:
         raise Refused(Code.E_STATE)
     return Outcome(_put_identity(replace(identity, is_suspended=False)), [encode(IdentityResumed(identity.did))])
@@ -296,7 +346,7 @@ def resume(operation: IdentityResume, call: Call, state: StateView) -> Outcome:
 
 def issue_credential(operation: CredentialIssue, call: Call, state: StateView) -> Outcome:
     """Say what one of one's people may act as (F-21). Refused: E_ROLE, E_NOT_FOUND, E_CREDENTIAL, E_DUP."""
-    subject = _require_employer(operation.subject, call, state)
+    subject = require_employer(operation.subject, call, state)
     if operation.valid_to_ms <= operation.valid_from_ms:
         raise Refused(Code.E_CREDENTIAL)
     before = _credential(operation.subject, operation.role, state)
@@ -319,7 +369,7 @@ def issue_credential(operation: CredentialIssue, call: Call, state: StateView) -
 
 def revoke_credential(operation: CredentialRevoke, call: Call, state: StateView) -> Outcome:
     """Take a role back from this block on. Refused: E_ROLE, E_NOT_FOUND, E_STATE."""
-    subject = _require_employer(operation.subject, call, state)
+    subject = require_employer(operation.subject, call, state)
     credential = _credential(operation.subject, operation.role, state)
     if credential is None:
         raise Refused(Code.E_NOT_FOUND)

@@ -63,6 +63,41 @@ class CredentialRevoked(Record, frozen=True, tag=7):
     role: Role
 
 
+class KeyRevoked(Record, frozen=True, tag=8):
+    """An employer declared a key stolen; its owner has none until it is given another."""
+
+    did: Bytes16
+    key: AccountKey
+
+
+class IdentityRekeyed(Record, frozen=True, tag=9):
+    """An identity has a new key in place of a revoked one."""
+
+    did: Bytes16
+    old: AccountKey
+    new: AccountKey
+
+
+class OrganisationSuspended(Record, frozen=True, tag=12):
+    """An organisation and its people may not act."""
+
+    organisation: Bytes16
+
+
+class OrganisationResumed(Record, frozen=True, tag=13):
+    """An organisation and its people may act again."""
+
+    organisation: Bytes16
+
+
+class OrganisationKeyChanged(Record, frozen=True, tag=14):
+    """An organisation has a new key; the old one is dead."""
+
+    organisation: Bytes16
+    old: AccountKey
+    new: AccountKey
+
+
 class BatchRecorded(Record, frozen=True, tag=10):
     """Records were committed to."""
 
@@ -114,6 +149,11 @@ Event: TypeAlias = (
     | IdentityResumed
     | CredentialIssued
     | CredentialRevoked
+    | KeyRevoked
+    | IdentityRekeyed
+    | OrganisationSuspended
+    | OrganisationResumed
+    | OrganisationKeyChanged
     | BatchRecorded
     | ConsentGranted
     | ConsentRevoked

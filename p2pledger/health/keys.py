@@ -8,6 +8,7 @@
 | 0x13   | did (16)                          | Identity                                          |
 | 0x14   | did (16) ‖ role, filled to 16     | Credential                                        |
 | 0x15   | –                                 | default policy of the chain                       |
+| 0x16   | did or organisation (16) ‖ number (4, BE) | KeyPeriod: one of its keys, from 1         |
 | 0x20   | batch (16)                        | Batch                                             |
 | 0x21   | pid (16) ‖ batch (16)             | empty: the batches of a patient                   |
 | 0x30   | pid (16) ‖ consent (16)           | Consent                                           |
@@ -26,6 +27,7 @@ KEY_OWNER = b"\x12"
 IDENTITY = b"\x13"
 CREDENTIAL = b"\x14"
 DEFAULT_POLICY = b"\x15"
+KEY_PERIOD = b"\x16"
 BATCH = b"\x20"
 PATIENT_BATCH = b"\x21"
 CONSENT = b"\x30"
@@ -59,6 +61,15 @@ def credentials(did: bytes) -> bytes:
 
 def credential(did: bytes, role: str) -> bytes:
     return credentials(did) + role.encode().ljust(16, b"\0")
+
+
+def key_periods(identifier: bytes) -> bytes:
+    """The prefix of all keys that an identity or an organisation has had."""
+    return KEY_PERIOD + identifier
+
+
+def key_period(identifier: bytes, number: int) -> bytes:
+    return key_periods(identifier) + number.to_bytes(4, "big")
 
 
 def batch(identifier: bytes) -> bytes:

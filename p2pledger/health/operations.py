@@ -10,6 +10,14 @@ from msgspec import Meta
 
 from p2pledger.chain.genesis import OrganisationKind, PublicName
 from p2pledger.execution.evidence import EVIDENCE_TAG, ValidatorEvidence
+from p2pledger.health.identity_operations import (
+    IdentityRekey,
+    KeyRevoke,
+    OrganisationKeyRotate,
+    OrganisationRekey,
+    OrganisationResume,
+    OrganisationSuspend,
+)
 from p2pledger.health.purposes import Purpose
 from p2pledger.health.vocabulary import (
     ActorKind,
@@ -230,6 +238,12 @@ Operation: TypeAlias = (
     | IdentityResume
     | CredentialIssue
     | CredentialRevoke
+    | KeyRevoke
+    | IdentityRekey
+    | OrganisationSuspend
+    | OrganisationResume
+    | OrganisationKeyRotate
+    | OrganisationRekey
     | RecordBatch
     | ConsentGrant
     | ConsentRevoke
@@ -237,7 +251,7 @@ Operation: TypeAlias = (
 )
 AnyOperation: TypeAlias = Operation | ValidatorEvidence
 """What transactions of this chain consist of: the health layer's operations and the ledger's own."""
-_TAGS = frozenset({1, 2, 3, 4, 5, 6, 7, 10, 20, 21, 30, EVIDENCE_TAG})
+_TAGS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 20, 21, 30, EVIDENCE_TAG})
 
 
 def decode_operations(data: bytes) -> tuple[AnyOperation, ...]:

@@ -271,6 +271,6 @@ def test_the_layers_keep_to_their_prefixes() -> None:
     ledger = [ledger_keys.ACCOUNT, ledger_keys.NONCES, ledger_keys.ORIGIN, ledger_keys.NEXT_ACCOUNT]
     names = [name for name in vars(health_keys) if name.isupper()]
     health = [getattr(health_keys, name) for name in names]
-    assert len({*ledger, *health}) == len(ledger) + len(health) == 4 + 14
+    assert len({*ledger, *health}) == len(ledger) + len(health) >= 4 + 15
     assert all(len(prefix) == 1 for prefix in ledger + health)
     assert max(ledger)[0] < ledger_keys.APPLICATION_FIRST <= min(health)[0]

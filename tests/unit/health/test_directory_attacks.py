@@ -141,7 +141,7 @@ def revoked_by_the_doctor(world: World) -> Code:
     [
         (Check(directory.register_identity, "operation.key != call.author"), with_a_foreign_key, Code.E_ROLE),
         (
-            Check(directory.has_sponsor, "organisation.account in call.cosigners"),
+            Check(directory.has_signed, "organisation.account in call.cosigners"),
             without_its_sponsor,
             Code.E_UNKNOWN_SENDER,
         ),
@@ -163,17 +163,17 @@ def revoked_by_the_doctor(world: World) -> Code:
         ),
         (Check(directory.rotate_key, "raise Refused(Code.E_SUSPENDED)"), rotated_while_suspended, Code.E_SUSPENDED),
         (
-            Check(directory._require_employer, "identity.organisation != organisation.id"),
+            Check(directory.require_employer, "identity.organisation != organisation.id"),
             suspended_by_another_house,
             Code.E_ROLE,
         ),
         (
-            Check(directory._require_employer, "identity.kind == 'patient'"),
+            Check(directory.require_employer, "identity.kind == 'patient'"),
             suspended_by_its_custodian,
             Code.E_ROLE,
         ),
         (
-            Check(directory._require_employer, "identity.organisation != organisation.id"),
+            Check(directory.require_employer, "identity.organisation != organisation.id"),
             credentials_by_another_house,
             Code.E_ROLE,
         ),

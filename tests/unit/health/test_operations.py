@@ -24,7 +24,7 @@ from p2pledger.primitives.errors import Code, Rejected
 from tests.unit.execution.ledger import id16
 from tests.unit.health import policies
 
-STATE = (directory.Organisation, directory.Identity, directory.Credential, directory.KeyOwner)
+STATE = (directory.Organisation, directory.Identity, directory.Credential, directory.KeyOwner, directory.KeyPeriod)
 STATE_AND_LOG = (*STATE, consent.Consent, access.Access, records.Batch, log.LogLine, log.LogHead, Caught)
 
 
