@@ -14,17 +14,26 @@ from time import time
 from typing import TypeVar
 
 import trio
+from msgspec.structs import replace
 
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.receipt import Executed
 from p2pledger.chain.transaction import Transaction, parse, sign
 from p2pledger.client.export import of_reply, write_export
 from p2pledger.client.links import Links, Node
-from p2pledger.client.verify import VerifiedLog, check_log_reply, check_state_reply
+from p2pledger.client.verify import (
+    LogPage,
+    VerifiedLog,
+    check_line,
+    check_log_page,
+    check_log_reply,
+    check_state_reply,
+)
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_receipt
 from p2pledger.execution.evidence import Caught, decode_caught
 from p2pledger.execution.keys import caught
 from p2pledger.health.consent import Consent, decode_consent
+from p2pledger.health.log import EMPTY, LogHead
 from p2pledger.network.api import (
     Accepted,
     AccountReply,
@@ -35,9 +44,11 @@ from p2pledger.network.api import (
     GetAccount,
     GetBlock,
     GetConsents,
+    GetLine,
     GetLog,
     GetState,
     GetStatus,
+    LineReply,
     LogReply,
     ReceiptReply,
     Reply,
@@ -314,11 +325,29 @@ class LedgerClient:
 
     async def log(self, pid: bytes) -> VerifiedLog:
         """A patient's access log, verified to be complete up to a checkpoint."""
-        return await self._ask(GetLog(_ID, pid), LogReply, partial(_verified_log, self.founding, pid))
+        return check_log_reply(await self._whole_log(pid), self.founding, pid)
 
     async def export_log(self, pid: bytes) -> bytes:
         """The access log as a file that verifies without us."""
-        return await self._ask(GetLog(_ID, pid), LogReply, partial(_exported, self.founding, pid))
+        return write_export(of_reply(await self._whole_log(pid), self.founding), self.founding.chain)
+
+    async def line(self, pid: bytes, sequence: int) -> LineReply:
+        """One line of a log with the proof of its receipt, verified. Raises Rejected(E_NOT_FOUND), Unavailable."""
+        return await self._ask(
+            GetLine(_ID, pid, sequence), LineReply, partial(_proven_line, self.founding, pid, sequence)
+        )
+
+    async def _whole_log(self, pid: bytes) -> LogReply:
+        """All pages as one reply, with the proof of the last one; each from the first node whose page verifies."""
+        lines: list[bytes] = []
+        reached = EMPTY
+        while True:
+            check = partial(_page, self.founding, pid, reached)
+            reply, page = await self._ask(GetLog(_ID, pid, reached.count + 1), LogReply, check)
+            lines += reply.lines
+            if page.is_last:
+                return replace(reply, lines=tuple(lines))
+            reached = page.reached
 
     async def state(self, key: bytes) -> tuple[Height, bytes | None]:
         """(checkpoint, value) of a state key with its proof verified; members only."""
@@ -372,13 +401,13 @@ def _as_it_is(reply: R) -> R:
     return reply
 
 
-def _verified_log(founding: Founding, pid: bytes, reply: LogReply) -> VerifiedLog:
-    return check_log_reply(reply, founding, pid)
+def _page(founding: Founding, pid: bytes, after: LogHead, reply: LogReply) -> tuple[LogReply, LogPage]:
+    return reply, check_log_page(reply, founding, pid, after)
 
 
-def _exported(founding: Founding, pid: bytes, reply: LogReply) -> bytes:
-    check_log_reply(reply, founding, pid)
-    return write_export(of_reply(reply, founding), founding.chain)
+def _proven_line(founding: Founding, pid: bytes, sequence: int, reply: LineReply) -> LineReply:
+    check_line(founding, pid, sequence, reply.line, reply.evidence)
+    return reply
 
 
 def _proven_state(founding: Founding, key: bytes, reply: StateReply) -> tuple[Height, bytes | None]:

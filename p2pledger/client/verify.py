@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Founding, SignedGenesis, parse_genesis
-from p2pledger.consensus.anchor import Anchor, check_anchor
+from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_anchor, check_receipt
+from p2pledger.health.events import AccessDecided, decode_event
 from p2pledger.health.keys import log_head
 from p2pledger.health.log import EMPTY, LogHead, LogLine, check_lines, decode_head, decode_line, line_hash
 from p2pledger.network.api import LogReply, StateReply
@@ -91,6 +92,60 @@ def check_log(
     header = check_final(anchor, founding)
     check_value(proof, log_head(pid), head, state_root_at(header, height))
     return VerifiedLog(pid, height, header.time_ms, tuple(check_log_lines(pid, lines, head)))
+
+
+@dataclass(frozen=True, slots=True)
+class LogPage:
+    """What a reply shows of a log that may be longer than a reply."""
+
+    reached: LogHead
+    """Where the log stands after the page's last line."""
+    is_last: bool
+    """Whether that is its proven head."""
+
+
+def check_log_page(reply: LogReply, founding: Founding, pid: bytes, after: LogHead = EMPTY) -> LogPage:
+    """A page whose lines follow `after` and do not contradict the proven head; raises ProofError.
+
+    Only all pages together show that no line is missing (`check_log_reply`).
+    """
+    if reply.pid != pid:
+        raise ProofError(f"lines: the answer is about {reply.pid.hex()}, asked was {pid.hex()}")
+    header = check_final(reply.anchor, founding)
+    check_value(reply.proof, log_head(pid), reply.head, state_root_at(header, reply.height))
+    try:
+        head = EMPTY if reply.head is None else decode_head(reply.head)
+        reached = after
+        if reply.lines:
+            reached = LogHead(after.count + len(reply.lines), line_hash(decode_line(reply.lines[-1])))
+            check_lines(pid, reply.lines, reached, after)
+    except (ProofError, InvalidInput) as error:
+        raise ProofError(f"lines: {error}") from error
+    if reached.count == head.count and reached.hash == head.hash:
+        return LogPage(reached, True)
+    if reached.count >= head.count or not reply.lines:
+        raise ProofError(f"lines: they end at line {reached.count}, the proven head at line {head.count}")
+    return LogPage(reached, False)
+
+
+def check_line(founding: Founding, pid: bytes, sequence: int, line: bytes, evidence: ReceiptEvidence) -> LogLine:
+    """One line, proven by the receipt of its transaction without any other line (F-08); raises ProofError."""
+    try:
+        executed = check_receipt(evidence, founding.chain, founding.validators)
+        events = [decode_event(data) for data in executed.events]
+        found = decode_line(line)
+    except (ProofError, InvalidInput) as error:
+        raise ProofError(f"line {sequence}: {error}") from error
+    decided = [event for event in events if isinstance(event, AccessDecided)]
+    if len(decided) != 1:
+        raise ProofError(f"line {sequence}: transaction {executed.receipt.transaction.hex()} decided no access")
+    named = (decided[0].pid, decided[0].sequence, decided[0].line_hash)
+    if named != (pid, sequence, line_hash(found)):
+        raise ProofError(
+            f"line {sequence} of pid {pid.hex()}: the receipt names line {named[1]} of pid {named[0].hex()}, "
+            f"with hash {named[2].hex()}"
+        )
+    return found
 
 
 def check_log_reply(reply: LogReply, founding: Founding, pid: bytes) -> VerifiedLog:

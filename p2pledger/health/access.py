@@ -115,7 +115,10 @@ def _written_down(request: AccessRequest, decision: Decision, call: Call, state:
         basis=decision.basis,
         consent_id=decision.consent_id,
         compartments=request.compartments,
+        labels=request.labels,
         n_records=request.n_records,
+        scope_commit=request.scope_commit,
+        reason_commit=request.reason_commit,
     )
     access = Access(request, call.author, call.height, int(decision.code), decision.basis, decision.consent_id)
     event = AccessDecided(

@@ -4,12 +4,12 @@ The head, which stands in the state under its own key, has the count and the las
 proof of the head knows that none is missing, added or changed up to the height of the proof.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from p2pledger.health import keys
 from p2pledger.health.events import BasisKind
 from p2pledger.health.purposes import Purpose
-from p2pledger.health.vocabulary import Handle
+from p2pledger.health.vocabulary import Compartments, Labels
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.crypto import Domain, tagged_hash
@@ -41,8 +41,14 @@ class LogLine(Record, frozen=True):
     """A `Code`; OK = ALLOWED."""
     basis: BasisKind
     consent_id: Bytes16 | None
-    compartments: tuple[Handle, ...]
+    compartments: Compartments
+    labels: Labels
+    """Sensitive labels among what was asked for."""
     n_records: U64
+    scope_commit: Bytes32
+    """Opens to the list of records (F-08)."""
+    reason_commit: Bytes32 | None
+    """Opens to the written reason, where there was one."""
 
 
 class LogHead(Record, frozen=True):
@@ -79,12 +85,31 @@ def append(line: LogLine, state: StateView) -> dict[bytes, bytes | None]:
 
 def lines(pid: bytes, state: StateView, first: int = 1, last: int | None = None) -> list[bytes]:
     """The canonical bytes of a patient's lines `first` to `last`, both included; to the end where `last` is None."""
-    found = []
-    for key, data in state.scan(keys.log_lines(pid), keys.log_sequence(first)):
-        if last is not None and int.from_bytes(key[-8:], "big") > last:
+    return list(_lines(pid, state, first, last))
+
+
+def page(pid: bytes, state: StateView, first: int, bytes_max: int) -> list[bytes]:
+    """The lines from `first` on that fit into so many bytes together; the first one always fits."""
+    found: list[bytes] = []
+    room = bytes_max
+    for data in _lines(pid, state, first, None):
+        room -= len(data)
+        if found and room < 0:
             break
         found.append(data)
     return found
+
+
+def line_at(pid: bytes, sequence: int, state: StateView) -> bytes | None:
+    """The canonical bytes of one line."""
+    return state.get(keys.log_line(pid, sequence))
+
+
+def _lines(pid: bytes, state: StateView, first: int, last: int | None) -> Iterator[bytes]:
+    for key, data in state.scan(keys.log_lines(pid), keys.log_sequence(first)):
+        if last is not None and int.from_bytes(key[-8:], "big") > last:
+            return
+        yield data
 
 
 def decode_line(data: bytes) -> LogLine:

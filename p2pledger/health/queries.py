@@ -69,6 +69,16 @@ def log_lines(pid: bytes, state: StateView, first: int = 1, last: int | None = N
     return tuple(log.lines(pid, state, first, last))
 
 
+def log_page(pid: bytes, state: StateView, first: int, bytes_max: int) -> tuple[bytes, ...]:
+    """The lines from `first` on that fit into so many bytes; at least one where there is one."""
+    return tuple(log.page(pid, state, first, bytes_max))
+
+
+def log_line(pid: bytes, sequence: int, state: StateView) -> bytes | None:
+    """One line of a patient's log, as hashed."""
+    return log.line_at(pid, sequence, state)
+
+
 def log_head(pid: bytes, state: StateView) -> log.LogHead:
     """Where a patient's log ends in this view."""
     return log.head(pid, state)

@@ -14,6 +14,9 @@ from p2pledger.primitives.codec import Record
 from p2pledger.primitives.ids import U64, AccountKey, Bytes16, Bytes32, ChainId, Height, Nonce, Signature, TransactionId
 from p2pledger.state.tree import StateProof
 
+LineNumber = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+"""Of a line in an access log, from 1."""
+
 # The handshake, once TLS with the server's pinned key stands.
 
 
@@ -79,13 +82,15 @@ class GetState(Record, frozen=True, tag=14):
 
 
 class GetLog(Record, frozen=True, tag=15):
-    """A patient's access log, complete up to the last checkpoint. Reply: LogReply.
+    """A patient's access log, complete up to the last checkpoint, from a line on. Reply: LogReply.
 
     A patient gets only the log of its own pid, others Failure(E_ROLE); so do practitioners. Organisations see all.
     """
 
     id: U64
     pid: Bytes16
+    first: LineNumber = 1
+    """The first line wanted. A long log comes in pages: who got 1 to n asks for n + 1."""
 
 
 class GetAccount(Record, frozen=True, tag=16):
@@ -101,7 +106,20 @@ class GetConsents(Record, frozen=True, tag=17):
     pid: Bytes16
 
 
-Request: TypeAlias = Submit | AwaitReceipt | GetStatus | GetBlock | GetState | GetLog | GetAccount | GetConsents
+class GetLine(Record, frozen=True, tag=21):
+    """One line of a patient's log with the proof of its receipt; same right as GetLog. Reply: LineReply.
+
+    Failure(E_NOT_FOUND) where there is no such line, E_BUSY where no header has sealed its height yet.
+    """
+
+    id: U64
+    pid: Bytes16
+    sequence: LineNumber
+
+
+Request: TypeAlias = (
+    Submit | AwaitReceipt | GetStatus | GetBlock | GetState | GetLog | GetAccount | GetConsents | GetLine
+)
 
 
 # Replies
@@ -200,18 +218,22 @@ class StateReply(Record, frozen=True, tag=35):
 
 
 class LogReply(Record, frozen=True, tag=36):
-    """The lines of a pid's log up to a checkpoint, oldest first, with the proof of the log's head there."""
+    """The lines of a pid's log up to a checkpoint, oldest first, with the proof of the log's head there.
+
+    Where the head counts more lines than these lead up to, the log is longer than a reply: this is a page of it.
+    """
 
     id: U64
     pid: Bytes16
     height: Height
     lines: tuple[bytes, ...]
+    """From the line that was asked for on; some 4 MiB at most."""
     head: bytes | None
     """The state value of the log's head; None with a proof of absence where no line was ever written."""
     proof: StateProof
     anchor: Anchor
     newer: tuple[bytes, ...]
-    """Lines after the checkpoint: chained, not yet proven complete."""
+    """Lines after the checkpoint: chained, not yet proven complete. With the last page only."""
 
 
 class AccountReply(Record, frozen=True, tag=37):
@@ -227,6 +249,23 @@ class ConsentsReply(Record, frozen=True, tag=38):
     """Canonical bytes of the consents' state values."""
 
 
+class LineReply(Record, frozen=True, tag=51):
+    """A line of a log; the receipt's event names its patient, its number and its hash."""
+
+    id: U64
+    line: bytes
+    evidence: ReceiptEvidence
+
+
 Reply: TypeAlias = (
-    Failure | Accepted | ReceiptReply | StatusReply | BlockReply | StateReply | LogReply | AccountReply | ConsentsReply
+    Failure
+    | Accepted
+    | ReceiptReply
+    | StatusReply
+    | BlockReply
+    | StateReply
+    | LogReply
+    | AccountReply
+    | ConsentsReply
+    | LineReply
 )

@@ -17,12 +17,13 @@ from p2pledger.engine.events import Answer, BlockExecuted, Submitted
 from p2pledger.engine.ports import LedgerStore, StateSnapshot, StateStore
 from p2pledger.execution import keys
 from p2pledger.health import queries
+from p2pledger.health.log import decode_line
 from p2pledger.network import api
 from p2pledger.network.clients import Session
 from p2pledger.node.driver import Driver
 from p2pledger.node.metrics import Metrics
 from p2pledger.node.verifier import Submission
-from p2pledger.primitives import merkle
+from p2pledger.primitives import limits, merkle
 from p2pledger.primitives.errors import Code, Rejected, Unavailable
 from p2pledger.primitives.ids import AccountKey, Height, Nonce, TransactionId
 from p2pledger.state import tree
@@ -55,6 +56,8 @@ class Server:
     _unindexed: OrderedDict[tuple[AccountKey, Nonce], Executed] = field(default_factory=OrderedDict)
     """Receipts that used no nonce (a refused registration), of transactions handed in here."""
     _trees: OrderedDict[Height, merkle.Tree] = field(default_factory=OrderedDict)
+    log_page_bytes: int = limits.LOG_PAGE_BYTES_MAX
+    """Of log lines in one reply."""
     _anchors: OrderedDict[Height, Anchor] = field(default_factory=OrderedDict)
     """Of the last heights' receipts: made once for all that a block holds."""
 
@@ -89,6 +92,8 @@ class Server:
                 return self._state(session, request)
             case api.GetLog():
                 return self._log(session, request)
+            case api.GetLine():
+                return self._line(session, request)
             case api.GetAccount():
                 return self._account(session, request)
             case api.GetConsents():
@@ -238,14 +243,31 @@ class Server:
         snapshot, anchor = self._checkpoint()
         try:
             key = queries.log_head_key(request.pid)
-            lines = queries.log_lines(request.pid, snapshot)
-            newer = queries.log_lines(request.pid, self.engine.executor.state, len(lines) + 1)
+            lines = queries.log_page(request.pid, snapshot, request.first, self.log_page_bytes)
+            reached = request.first - 1 + len(lines)
+            is_last = reached >= queries.log_head(request.pid, snapshot).count
+            room = self.log_page_bytes - sum(map(len, lines)) if is_last else 0
+            state = self.engine.executor.state
+            newer = queries.log_page(request.pid, state, reached + 1, room) if room > 0 else ()
             proof = tree.prove(snapshot.tree, key)
             return api.LogReply(
                 request.id, request.pid, snapshot.height, lines, snapshot.get(key), proof, anchor, newer
             )
         finally:
             snapshot.close()
+
+    def _line(self, session: Session, request: api.GetLine) -> api.Reply:
+        self._demand_right(session, request.pid)
+        data = queries.log_line(request.pid, request.sequence, self.engine.executor.state)
+        if data is None:
+            raise Rejected(Code.E_NOT_FOUND, f"the log of pid {request.pid.hex()} has no line {request.sequence}")
+        line = decode_line(data)
+        receipts = self.engine.executor.receipts_at(line.height) if line.height <= self.ledger.tip() else []
+        executed = next((one for one in receipts if one.receipt.transaction == line.transaction), None)
+        evidence = None if executed is None else self._evidence(executed)
+        if evidence is None:
+            raise Unavailable(f"height {line.height} of line {request.sequence} is not sealed by a header yet")
+        return api.LineReply(request.id, data, evidence)
 
     def _account(self, session: Session, request: api.GetAccount) -> api.Reply:
         state = self.engine.executor.state

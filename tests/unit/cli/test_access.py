@@ -102,7 +102,7 @@ def test_lines_after_the_checkpoint_are_marked(town, asked, card, patient, monke
     before = town.chain.log_reply(bytes.fromhex(patient))
     ask(town, "--card", card, "--purpose", "TREAT")
     newer = town.chain.log_reply(bytes.fromhex(patient)).lines[len(before.lines) :]
-    monkeypatch.setattr(town.chain, "log_reply", lambda _: replace(before, newer=newer))
+    monkeypatch.setattr(town.chain, "log_reply", lambda *_: replace(before, newer=newer))
     shown = run("audit", "log", *town.as_person("patient.wallet"), "--output", "json")
     assert [row["proven"] for row in json.loads(shown.stdout)] == [True] * len(before.lines) + [False]
     assert "1 newer lines" in shown.stderr

@@ -12,7 +12,8 @@ from p2pledger.consensus.messages import Certificate, ballot_statement
 from p2pledger.execution import seats
 from p2pledger.execution.execute import BlockEffects
 from p2pledger.health import queries
-from p2pledger.network.api import LogReply, StateReply
+from p2pledger.health.log import decode_line
+from p2pledger.network.api import LineReply, LogReply, StateReply
 from p2pledger.primitives import merkle
 from p2pledger.primitives.ids import Epoch, Height, View
 from p2pledger.state import tree
@@ -101,8 +102,17 @@ class Chain(World):
         proof = tree.prove(self._tree.get, name)
         return StateReply(0, Height(self.height - 1), self.state.get(name), proof, self.anchor(self.height))
 
-    def log_reply(self, pid: bytes) -> LogReply:
-        """The log up to the last but one height; call it after `tick`."""
+    def line_reply(self, pid: bytes, sequence: int) -> LineReply:
+        """A line with its receipt; call it after `tick`."""
+        data = queries.log_line(pid, sequence, self.state)
+        assert data is not None
+        executed = next(
+            one for one in self.receipts.values() if one.receipt.transaction == decode_line(data).transaction
+        )
+        return LineReply(0, data, self.evidence(executed))
+
+    def log_reply(self, pid: bytes, first: int = 1, bytes_max: int = 2**30) -> LogReply:
+        """The log up to the last but one height, from a line on; call it after `tick`."""
         proven = self.state_reply(queries.log_head_key(pid))
-        lines = queries.log_lines(pid, self.state)
+        lines = queries.log_page(pid, self.state, first, bytes_max)
         return LogReply(0, pid, proven.height, lines, proven.value, proven.proof, proven.anchor, ())

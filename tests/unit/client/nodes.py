@@ -22,6 +22,7 @@ from p2pledger.network.api import (
     GetAccount,
     GetBlock,
     GetConsents,
+    GetLine,
     GetLog,
     GetState,
     ReceiptReply,
@@ -50,6 +51,8 @@ class HonestNode:
         self.submitted: list[bytes] = []
         self.open = 0
         self.open_most = 0
+        self.page_bytes = 2**30
+        """Of log lines in one reply."""
 
     async def answer(self, session: Session, request: Request) -> Reply:
         self.open += 1
@@ -74,7 +77,9 @@ class HonestNode:
             case GetLog():
                 if not queries.may_see_patient(session.account, request.pid, chain.state):
                     raise Rejected(Code.E_ROLE, "not your log")
-                return replace(chain.log_reply(request.pid), id=request.id)
+                return replace(chain.log_reply(request.pid, request.first, self.page_bytes), id=request.id)
+            case GetLine():
+                return replace(chain.line_reply(request.pid, request.sequence), id=request.id)
             case GetConsents():
                 return ConsentsReply(request.id, queries.consents_of(request.pid, chain.state))
             case GetState():

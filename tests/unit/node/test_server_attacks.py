@@ -114,3 +114,15 @@ async def test_a_log_is_shown_to_its_patient_and_to_members(
     assert await code_of(server.handle(by(asker), question)) is Code.E_ROLE
     with pytest.raises(Unavailable, match="state root"):
         await server.handle(by(PATIENT), question)
+
+
+@pytest.mark.attack("T41")
+@pytest.mark.parametrize("asker", OTHERS, ids=["doctor", "neighbour", "stranger"])
+async def test_a_line_is_shown_to_its_patient_and_to_members(
+    server: Server, without: Without, asker: SigningKey
+) -> None:
+    question = api.GetLine(1, PID, 1)
+    with without(Server._line, "self._demand_right("):
+        assert await code_of(server.handle(by(asker), question)) is Code.E_NOT_FOUND
+    assert await code_of(server.handle(by(asker), question)) is Code.E_ROLE
+    assert await code_of(server.handle(by(PATIENT), question)) is Code.E_NOT_FOUND
