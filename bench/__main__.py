@@ -41,8 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(tables.plain(tables.goals(measured)))
     for text in results.missing:
         print(f"left out: {text}")
+    for text in results.failed:
+        print(f"broken off: {text}")
     print(report)
-    return 0
+    return 1 if results.failed else 0
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -35,6 +35,25 @@ def usage(pid: int) -> Usage | None:
     return Usage((int(fields[11]) + int(fields[12])) / _TICKS, resident * _PAGE, written)
 
 
+def map_bytes(pid: int) -> int | None:
+    """Resident pages of LMDB's maps: the page cache's, which the kernel takes back when it needs them.
+
+    None where this process may not look. Walks all pages, so never during a load.
+    """
+    found, is_map = 0, False
+    try:
+        with Path(f"/proc/{pid}/smaps").open() as file:
+            for line in file:
+                name, *values = line.split()
+                if not name.endswith(":"):
+                    is_map = line.rstrip().endswith(".mdb")
+                elif is_map and name == "Rss:":
+                    found += 1024 * int(values[0])
+    except OSError:
+        return None
+    return found
+
+
 def confine(pid: int, cores: tuple[int, ...]) -> None:
     """Let a process, and the threads that it will start, run on these processors only; empty: as it is."""
     if cores:

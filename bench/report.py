@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from bench import tables
-from bench.goals import FIGURES, judge_all
+from bench.goals import judge_all
 from bench.plots import draw_all
 from bench.run import ENVIRONMENT, Results, load_results
 
@@ -32,14 +32,12 @@ def _text(results: Results, environment: dict[str, object], pictures: str) -> st
     parts = [f"# {results.title or results.scenario}\n"]
     if not results.is_complete:
         parts.append("**This run was broken off; what follows was measured before.**\n")
+    parts += [f"- broken off: {text}" for text in results.failed]
     parts += [f"- left out: {text}" for text in results.missing]
     parts += [f"- {one.name}: {one.caveat}" for one in points if one.caveat]
     dry = [one.name for one in points if one.ran_dry]
     if dry:
         parts.append(f"- ran out of signed transactions, so the window is shorter: {', '.join(dry)}")
-    etcd = FIGURES["by_etcd"](points)
-    if etcd is not None:
-        parts.append(f"- tx/s ÷ etcd, same run: {etcd:.2f}; etcd checks no signatures and tolerates crashes only")
     failed = [(one.name, one.fail_reasons) for one in points if one.fail_reasons]
     parts += [
         f"- failed at {name}: {', '.join(f'{n} {why}' for why, n in why_not.items())}" for name, why_not in failed

@@ -2,6 +2,8 @@
 
 import shutil
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -13,6 +15,7 @@ from bench.scenario import Scenario
 from bench.show import Show
 from bench.stage import StageRun
 from bench.summary import PointResult
+from p2pledger.primitives.errors import P2PLedgerError
 
 RESULTS = "results.json"
 ENVIRONMENT = "environment.json"
@@ -28,6 +31,8 @@ class Results(msgspec.Struct, frozen=True):
     missing: list[str] = []
     """What could not be run, and what to install for it."""
     is_complete: bool = True
+    failed: list[str] = []
+    """Stages and baselines that broke off, with the reason; what they had measured before is among the points."""
 
 
 async def run_scenario(scenario: Scenario, out: Path, show: Show, external: tuple[str, ...] = ()) -> Results:
@@ -40,24 +45,39 @@ async def run_scenario(scenario: Scenario, out: Path, show: Show, external: tupl
     (out / ENVIRONMENT).write_bytes(msgspec.json.format(msgspec.json.encode(environment), indent=1))
     points: list[PointResult] = []
     missing: list[str] = []
+    failed: list[str] = []
     is_complete = False
     try:
         for stage in scenario.stages:
             for n in stage.n:
                 folder = work / f"{stage.name}-n{n}"
                 run = StageRun(stage, n, folder, out / "raw", scenario.seed, scenario.floor_seconds, show)
-                await run.run(points)
-                shutil.rmtree(folder)
+                async with _kept_apart(f"stage {stage.name} n={n}", failed, show):
+                    await run.run(points)
+                shutil.rmtree(folder, ignore_errors=True)
         for name in scenario.baselines:
-            await run_baseline(name, scenario, work / name, points, missing, show)
+            async with _kept_apart(f"baseline {name}", failed, show):
+                await run_baseline(name, scenario, work / name, points, missing, show)
         if external:
-            points.append(await run_external(external, scenario, work / "external", show))
-        is_complete = True
+            async with _kept_apart("external", failed, show):
+                points.append(await run_external(external, scenario, work / "external", show))
+        is_complete = not failed
     finally:
-        results = Results(scenario.name, scenario.title, points, missing, is_complete)
+        results = Results(scenario.name, scenario.title, points, missing, is_complete, failed)
         (out / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1))
         shutil.rmtree(work, ignore_errors=True)
     return results
+
+
+@asynccontextmanager
+async def _kept_apart(what: str, failed: list[str], show: Show) -> AsyncIterator[None]:
+    """A stage that breaks off does not take the others with it; programming errors and interruptions do."""
+    try:
+        yield
+    except* (P2PLedgerError, OSError) as group:
+        reason = f"{what}: {_first(group)}"
+        show.step(f"  broken off, {reason}")
+        failed.append(reason)
 
 
 def load_results(folder: Path) -> Results:

@@ -31,8 +31,8 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Fault(_Table, frozen=True):
     """Something that happens to validators during a point."""
 
-    at_s: NotNegative
-    """After the measured window has begun."""
+    at_s: float
+    """After the measured window has begun; negative: so long before, in the warm-up."""
     do: Literal["crash", "restart", "pause", "resume", "slow", "cut", "heal"]
     """`pause` stops the process (SIGSTOP); `slow` stops it for half of every 100 ms; `cut` takes its links away (only
     with the relays of `wan` or `relays`); `restart`, `resume` and `heal` end what came before."""
@@ -68,8 +68,6 @@ class Point(_Table, frozen=True):
     """About how many bytes of compartments each record batch names beyond the first; 0: one compartment."""
     proofs: Annotated[float, Meta(ge=0, le=1)] = 0.0
     """The share of transactions whose receipt the client also has proven, and verifies."""
-    prefill: Annotated[int, Meta(ge=0)] = 0
-    """So many transactions must be on the chain before the point begins."""
     pool_tps: Positive = 6_000.0
     """A closed loop gets at most so many signed transactions a second; more would only be signed in vain."""
     catch_up: bool = False
@@ -99,6 +97,8 @@ class Stage(_Table, frozen=True, kw_only=True):
     patients: Annotated[int, Meta(ge=1, le=100_000)] = 400
     zipf: Annotated[float, Meta(ge=0, le=3)] = 0.0
     """Exponent of the law by which patients are drawn; 0: all alike."""
+    prefill: Annotated[int, Meta(ge=0)] = 0
+    """So many transactions of the minimal workload are on the chain before the validators start (bench/history.py)."""
     wan: Wan | None = None
     relays: bool = False
     """Links go through relays even without delay, so that they can be cut."""
@@ -126,8 +126,9 @@ class Scenario(_Table, frozen=True):
 
 def load(path: Path) -> Scenario:
     """The scenario in a file, or the shipped one of that name. Raises InvalidInput."""
-    if not path.exists() and (SCENARIOS / f"{path.name}.toml").exists():
-        path = SCENARIOS / f"{path.name}.toml"
+    shipped = SCENARIOS / f"{path.stem}.toml"
+    if not path.exists() and shipped.exists():
+        path = shipped
     try:
         return parse(path.read_text(), str(path))
     except OSError as error:
@@ -175,6 +176,10 @@ def _check_point(point: Point, earlier: dict[str, Point], where: str, has_relays
     if any(fault.do in ("cut", "heal") for fault in point.faults) and not has_relays:
         raise InvalidInput(f"{where}: links are cut at relays; the stage needs relays = true or wan")
     for fault in point.faults:
+        if fault.at_s < -point.warm_up_s:
+            raise InvalidInput(
+                f"{where}: fault at {fault.at_s:g} s, before the load; the warm-up is {point.warm_up_s:g} s"
+            )
         if fault.who not in ("primary", "backup", "f", "all") and not fault.who.isdigit():
             raise InvalidInput(f"{where}: fault of {fault.who!r}; known are primary, backup, f, all, or a seat from 0")
 
@@ -189,7 +194,6 @@ def scaled(scenario: Scenario, factor: float) -> Scenario:
             point,
             warm_up_s=point.warm_up_s * factor,
             duration_s=point.duration_s * factor,
-            prefill=int(point.prefill * factor),
             faults=tuple(msgspec.structs.replace(fault, at_s=fault.at_s * factor) for fault in point.faults),
         )
 
@@ -198,6 +202,9 @@ def scaled(scenario: Scenario, factor: float) -> Scenario:
         floor_seconds=scenario.floor_seconds * factor,
         baseline_seconds=scenario.baseline_seconds * factor,
         stages=tuple(
-            msgspec.structs.replace(stage, points=tuple(map(point_scaled, stage.points))) for stage in scenario.stages
+            msgspec.structs.replace(
+                stage, points=tuple(map(point_scaled, stage.points)), prefill=int(stage.prefill * factor)
+            )
+            for stage in scenario.stages
         ),
     )

@@ -5,6 +5,7 @@ import json
 import random
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -15,19 +16,18 @@ from bench.book import NEVER, ClientPlan, LanePlan, Row
 from bench.faults import FaultLine
 from bench.floor import Floor, mean_floor
 from bench.floor import measure as measure_floor
+from bench.history import write_history
 from bench.load import SAMPLE_S, Due, run_load
 from bench.scenario import Point, Stage, Workload
 from bench.show import Show
 from bench.summary import CatchUp, PointResult, Window, client_figures, validator_figures, window_of
 from bench.town import Planned, Town
 from bench.validators import SETTLE_S, Counters, Sample, Validators
-from p2pledger.client.ledger import open_ledger
 from p2pledger.primitives.errors import Unavailable
 
-PREFILL_SEGMENT = 20_000
-"""Signed and sent in one go, so that the transactions of a long prefill are never all in memory."""
-PREFILL_IN_FLIGHT = 2_000
+STOCK_IN_FLIGHT = 2_000
 CATCH_UP_S_MAX = 600.0
+QUIET_TRIES = 40
 
 
 class StageRun:
@@ -52,25 +52,27 @@ class StageRun:
         self._show.step(f"{stage.name}: {n} validator{'s' if n > 1 else ''}")
         self._folder.mkdir(parents=True)
         with Validators(self._folder / "consortium", stage, n, self._seed) as self._validators:
+            await self._found()
             await self._validators.start()
-            await self._enter_town()
-            idle = await self._validators.all_counters()
+            idle = await self._quiet_counters()
             self._rss_idle = int(median([one.rss_bytes for one in idle if one is not None]))
             for number, point in enumerate(stage.points):
                 keep.append(await self._point(number, point))
             await self._validators.stop()
 
-    async def _enter_town(self) -> None:
-        stage, validators = self.stage, self._validators
+    async def _found(self) -> None:
+        """Put the people, and whatever else is to be there before, onto the chain of validators that do not run yet."""
+        stage, cluster = self.stage, self._validators.cluster
         now_ms = time.time_ns() // 1_000_000
-        founding = validators.cluster.founding
         lanes = max(stage.senders, self.n)
-        self._town = Town(founding, validators.wallets(), lanes, stage.patients, self._seed, now_ms)
-        addresses = validators.cluster.addresses()
-        with self._show.bar("entering people", 2 * (4 * lanes + stage.patients)) as progress:
-            async with open_ledger(founding, addresses, validators.wallets()[0].account) as client:
-                await self._town.enter(client, lambda done, total: progress(done))
-        self._executed = 2 * (4 * lanes + stage.patients) + lanes - self.n
+        self._town = Town(cluster.founding, self._validators.wallets(), lanes, stage.patients, self._seed, now_ms)
+        planned = chain(self._town.entering(), self._town.plan("minimal", stage.prefill, 0.0))
+        began = time.monotonic()
+        with self._show.bar(f"people, and {stage.prefill:,} transactions", stage.prefill) as progress:
+            homes = list(cluster.homes.values())
+            self._executed = await write_history(homes, (one.data for one in planned), progress)
+        if stage.prefill:
+            self._show.step(f"  {stage.prefill:,} transactions prefilled in {time.monotonic() - began:.0f} s")
 
     # A point
 
@@ -82,12 +84,11 @@ class StageRun:
         seconds = point.warm_up_s + point.duration_s
         dues = None if rate is None else arrivals(rate, seconds, point.arrivals, rng)
         count = int(point.pool_tps * seconds) if dues is None else len(dues)
-        await self._prefill(point.prefill - self._executed)
         await self._send_all(self._town.stock(workload, count, stage.zipf), "consents to revoke")
         planned = self._sign(point, workload, count)
         away = await self._take_one_away() if point.catch_up else None
         before_floor = await self._floor()
-        before = await validators.all_counters()
+        before = await self._quiet_counters()
         line = FaultLine(validators, point.faults, point.warm_up_s)
         samples: list[Sample] = []
         window = Window(point.warm_up_s, seconds)
@@ -207,13 +208,6 @@ class StageRun:
 
     # Around the load
 
-    async def _prefill(self, missing: int) -> None:
-        while missing > 0:
-            count = min(missing, PREFILL_SEGMENT)
-            plan = self._town.plan("minimal", count, 0.0)
-            await self._send_all(self._collected(plan, count, "prefill: signing"), f"prefill, {missing} to go")
-            missing -= count
-
     async def _send_all(self, planned: Sequence[Planned], what: str) -> None:
         """Unmeasured, as fast as it goes; raises Unavailable unless nearly all are done."""
         if not planned:
@@ -223,7 +217,7 @@ class StageRun:
         shares: list[tuple[ClientPlan, list[Due]]] = []
         for index in range(clients):
             mine = [(number, one, 0.0) for number, one in enumerate(planned) if one.lane % clients == index]
-            shares.append((self._client_plan(index, clients, point, 600.0, PREFILL_IN_FLIGHT), mine))
+            shares.append((self._client_plan(index, clients, point, 600.0, STOCK_IN_FLIGHT), mine))
         with self._show.bar(what, len(planned)) as progress:
             loaded = await run_load(self._folder / "clients", shares, cores=self.stage.client_cores, progress=progress)
         done = sum(row.is_done for row in loaded.rows)
@@ -235,10 +229,14 @@ class StageRun:
         return await measure_floor(self.n, self._floor_s, self.stage.validator_cores, self._folder)
 
     async def _quiet_counters(self) -> list[Counters | None]:
-        """When all that run have executed the same, or after a while: what is left is counted by nobody."""
-        for _ in range(20):
+        """When all that run have executed and stored the same, or after a while.
+
+        Stored: the state is written every hundred blocks, and when the chain goes quiet. A load pays for its own.
+        """
+        for _ in range(QUIET_TRIES):
             seen = await self._validators.all_counters()
-            if len({one.height for one in seen if one is not None}) <= 1:
+            alive = [one for one in seen if one is not None]
+            if len({one.height for one in alive}) <= 1 and not any(one.unflushed for one in alive):
                 break
         return seen
 

@@ -43,6 +43,8 @@ class ValidatorFigures(msgspec.Struct, frozen=True):
     cpu_cores: float | None
     """Processors in use during the window."""
     rss_max_bytes: int
+    own_bytes: int | None
+    """Resident after the load, without LMDB's maps."""
     sent_bytes_per_tx: float
     written_bytes_per_tx: float | None
 
@@ -238,6 +240,7 @@ def _figures(
         verify_share=sum(checked.values()) * verify_us / 1e6 / cpu_s,
         cpu_cores=_cores(samples, seen),
         rss_max_bytes=max([after.rss_bytes, *(one.rss_bytes for one in seen if one is not None)]),
+        own_bytes=None if after.map_bytes is None else after.rss_bytes - after.map_bytes,
         sent_bytes_per_tx=(after.sent_bytes - before.sent_bytes) / executed,
         written_bytes_per_tx=written,
     )

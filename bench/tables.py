@@ -71,13 +71,14 @@ def resources(points: Sequence[PointResult]) -> Table:
         "cores/validator",
         "client cores",
         "RSS MiB",
+        "without map",
         "written B/tx",
         "sent B/tx",
     )
     rows: list[tuple[str, ...]] = []
     for one in points:
         floor, validators = floor_of(one), one.validators
-        rss = mean_of(validators, "rss_max_bytes")
+        rss, own = mean_of(validators, "rss_max_bytes"), mean_of(validators, "own_bytes")
         rows.append(
             (
                 one.name,
@@ -90,6 +91,7 @@ def resources(points: Sequence[PointResult]) -> Table:
                 number(mean_of(validators, "cpu_cores")),
                 number(one.client_cpu_cores),
                 number(None if rss is None else rss / 1024**2, 0),
+                number(None if own is None else own / 1024**2, 0),
                 number(mean_of(validators, "written_bytes_per_tx"), 0),
                 number(mean_of(validators, "sent_bytes_per_tx"), 0),
             )
@@ -112,7 +114,9 @@ def goals(verdicts: Sequence[Verdict]) -> Table:
         goal = one.goal
         sign, unit = "≥" if goal.least else "≤", f" {goal.unit}" if goal.unit else ""
         value = MISSING if one.value is None else f"{number(one.value)}{unit}"
-        rows.append((goal.id, goal.measure, f"{sign} {goal.must:g}{unit}", f"{goal.aim:g}{unit}", value, one.word))
+        must = MISSING if goal.must is None else f"{sign} {goal.must:g}{unit}"
+        aim = MISSING if goal.aim is None else f"{goal.aim:g}{unit}"
+        rows.append((goal.id, goal.measure, must, aim, value, one.word))
     return heads, rows
 
 

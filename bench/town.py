@@ -5,17 +5,14 @@ own node. Everything drawn depends on the seed alone; keys of the founding membe
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-import trio
 
 from bench.arithmetic import Zipf
 from bench.scenario import Workload
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.transaction import sign
 from p2pledger.client.keyring import OrganisationWallet, Persona, Wallet
-from p2pledger.client.ledger import LedgerClient
 from p2pledger.health.operations import (
     AccessRequest,
     ActorOpening,
@@ -31,11 +28,10 @@ from p2pledger.health.operations import (
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import SigningKey
-from p2pledger.primitives.errors import Code, InvalidInput, Unavailable
+from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import AccountKey, Millis, Nonce
 
 READERS_PER_LANE = 4
-ENTERED_AT_ONCE = 400
 DAY_MS = 24 * 3600 * 1000
 KINDS = ("record", "access", "consent", "revoke", "identity")
 HEALTH_MIX: tuple[tuple[str, int], ...] = (
@@ -99,7 +95,7 @@ class Patient:
 
 
 class Town:
-    """Who there is on one chain. `enter` puts them there, `plan` draws what they do."""
+    """Who there is on one chain. `entering` puts them there, `plan` draws what they do."""
 
     def __init__(
         self,
@@ -169,27 +165,14 @@ class Town:
 
     # Entering
 
-    async def enter(self, client: LedgerClient, progress: Callable[[int, int], None]) -> None:
-        """Put everybody onto the chain. Raises Unavailable where the chain refuses somebody, and what `send` raises."""
-        await self._admit_organisations(client)
-        total = 2 * (len(self.lanes) * READERS_PER_LANE + len(self.patients))
-        done = 0
-        for group in (list(self._identities_signed()), list(self._entitlements_signed())):
-            room = trio.CapacityLimiter(ENTERED_AT_ONCE)
+    def entering(self) -> Iterator[Planned]:
+        """What puts everybody onto a new chain: organisations, identities, then credentials and the basic consents."""
+        yield from self._organisations_signed()
+        yield from self._identities_signed()
+        yield from self._entitlements_signed()
 
-            async def one(planned: Planned, room: trio.CapacityLimiter = room) -> None:
-                nonlocal done
-                async with room:
-                    await _must_succeed(client, planned)
-                done += 1
-                progress(done, total)
-
-            async with trio.open_nursery() as nursery:
-                for planned in group:
-                    nursery.start_soon(one, planned)
-
-    async def _admit_organisations(self, client: LedgerClient) -> None:
-        """Each new one by a majority of all before it, so one after the other."""
+    def _organisations_signed(self) -> Iterator[Planned]:
+        """Each new one by a majority of all before it."""
         for number in range(self._founders, len(self.lanes)):
             lane = self.lanes[number]
             box = Wallet(self._bytes(32)).at(lane.organisation).box.public
@@ -198,7 +181,7 @@ class Town:
             operation = OrganisationRegister(lane.organisation, name, "hospital", account, box)
             first, *others = self.lanes[: max(1, number // 2 + 1)]
             cosigners = [lane.sender.key, *(other.sender.key for other in others)]
-            await _must_succeed(client, self._signed("organisation", 0, first.sender, [operation], cosigners))
+            yield self._signed("organisation", 0, first.sender, [operation], cosigners)
 
     def _identities_signed(self) -> Iterator[Planned]:
         for number, lane in enumerate(self.lanes):
@@ -332,12 +315,6 @@ class Town:
                 "the most there may be; the stage needs more patients"
             )
         return self.rng.choice(free)
-
-
-async def _must_succeed(client: LedgerClient, planned: Planned) -> None:
-    receipt = await client.send(planned.data)
-    if receipt.code != Code.OK:
-        raise Unavailable(f"the chain refused a {planned.kind} of the town with code {receipt.code}")
 
 
 def packed(number: int, planned: Planned) -> bytes:

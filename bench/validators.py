@@ -16,7 +16,7 @@ import msgspec
 import trio
 
 from bench.lanes import end
-from bench.procfs import Usage, confine, usage
+from bench.procfs import Usage, confine, map_bytes, usage
 from bench.scenario import Stage
 from p2pledger.client.keyring import OrganisationWallet
 from p2pledger.demo.cluster import Cluster, Member
@@ -40,6 +40,10 @@ class Counters(msgspec.Struct, frozen=True):
     rss_bytes: int
     height: int
     is_primary: bool
+    unflushed: int = 0
+    """Transactions executed that its state store does not hold yet."""
+    map_bytes: int | None = None
+    """Of the resident bytes, those of LMDB's maps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +223,10 @@ class Validators:
             text = await self.cluster.ops(name, "/metrics")
         except Unavailable:
             return None
-        return None if own is None else parse_counters(text, own)
+        process = self.cluster.member(name).process
+        if own is None or process is None:
+            return None
+        return msgspec.structs.replace(parse_counters(text, own), map_bytes=map_bytes(process.pid))
 
     async def all_counters(self) -> list[Counters | None]:
         """Everybody's, once their readings are fresh."""
@@ -260,6 +267,7 @@ def parse_counters(text: str, own: Usage) -> Counters:
         rss_bytes=own.rss_bytes,
         height=int(plain.get("p2pledger_consensus_height", 0)),
         is_primary=plain.get("p2pledger_consensus_is_primary", 0) == 1,
+        unflushed=int(plain.get("p2pledger_execution_unflushed_transactions", 0)),
     )
 
 

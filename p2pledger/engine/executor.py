@@ -229,6 +229,11 @@ class Executor:
 
     # Flushing
 
+    @property
+    def unflushed(self) -> int:
+        """Receipts that the state store does not hold yet: what a restart would execute again."""
+        return len(self._since.receipts) + len(self._frozen.receipts)
+
     def take_flush(self) -> StateFlush | None:
         """What to write now, if the state stands exactly at a checkpoint and no flush is under way."""
         if self._flushing is not None or self.executed != self.checkpoint or self.executed == self._store.height():

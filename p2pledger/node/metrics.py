@@ -64,6 +64,7 @@ class Metrics:
 
     execution_height: Gauge
     execution_transactions: Counter
+    execution_unflushed_transactions: Gauge
     execution_refused: dict[Code, Counter]
     execution_internal_errors: Counter
 
@@ -140,6 +141,9 @@ def make_metrics(registry: CollectorRegistry | None = None) -> Metrics:
         client_throttled=counter("client_throttled", "Times a client that sends too fast was read more slowly"),
         execution_height=gauge("execution_height", "Last executed height"),
         execution_transactions=counter("execution_transactions", "Transactions executed"),
+        execution_unflushed_transactions=gauge(
+            "execution_unflushed_transactions", "Executed, but not in the state store: executed again by a restart"
+        ),
         execution_refused=by_code("execution_refused", "Transactions that a rule of the application refused"),
         execution_internal_errors=counter("execution_internal_errors", "Errors inside contracts; alarm on any"),
         verify_signatures=by_kind("verify_signatures", "Signatures checked", "kind", SIGNED_KINDS),

@@ -74,6 +74,7 @@ class Readings:
         metrics.consensus_is_primary.set(1 if replica.is_primary else 0)
         metrics.consensus_block_time_seconds.set(engine.executor.last.time_ms / 1000)
         metrics.execution_height.set(engine.executor.executed)
+        metrics.execution_unflushed_transactions.set(engine.executor.unflushed)
         metrics.mempool_transactions.set(len(engine.admission.mempool))
         metrics.mempool_bytes.set(engine.admission.mempool.bytes_waiting)
         metrics.mempool_batches.set(len(engine.pool))

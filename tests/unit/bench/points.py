@@ -22,6 +22,7 @@ def validator(**changed: object) -> ValidatorFigures:
         "verify_share": 0.8,
         "cpu_cores": 0.5,
         "rss_max_bytes": 80 * 1024**2,
+        "own_bytes": 60 * 1024**2,
         "sent_bytes_per_tx": 300.0,
         "written_bytes_per_tx": 1_000.0,
     }

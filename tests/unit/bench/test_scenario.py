@@ -12,8 +12,8 @@ STAGE = 'name = "x"\n[[stages]]\nname = "s"\n[[stages.points]]\nname = "p"\n'
 
 @pytest.mark.parametrize("path", sorted(SCENARIOS.glob("*.toml")), ids=lambda path: path.stem)
 def test_each_shipped_scenario_is_good_and_has_its_files_name(path: Path) -> None:
-    """So `python -m bench run NAME` finds it."""
-    assert load(Path(path.stem)).name == path.stem
+    """So `python -m bench run NAME` finds it, and so does a path from any folder that ends with it."""
+    assert load(Path(path.stem)).name == load(Path("scenarios", path.name)).name == path.stem
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,7 @@ def test_each_shipped_scenario_is_good_and_has_its_files_name(path: Path) -> Non
         (STAGE + '[[stages.points]]\nname = "p"\n', "each name once"),
         (STAGE + 'faults = [{ at_s = 1, do = "cut" }]\n', "relays"),
         (STAGE + 'faults = [{ at_s = 1, do = "crash", who = "everybody" }]\n', "everybody"),
+        (STAGE + 'warm_up_s = 2\nfaults = [{ at_s = -3, do = "crash" }]\n', "before the load"),
         (STAGE.replace('"s"', '"s"\nn = [17]'), "<= 16"),
         ("name = ", "x.toml"),
     ],
@@ -46,10 +47,11 @@ def test_a_missing_file_is_named() -> None:
 
 def test_scaling_shortens_everything_that_takes_time() -> None:
     """Durations, prefill and the moments of faults, in proportion."""
-    fault = 'faults = [{ at_s = 4, do = "crash" }]\nprefill = 100\nduration_s = 8\n'
-    scenario = scaled(parse(STAGE + fault, "x"), 0.5)
-    (point,) = scenario.stages[0].points
-    assert (point.warm_up_s, point.duration_s, point.prefill, point.faults[0].at_s) == (1.5, 4, 50, 2)
+    fault = 'faults = [{ at_s = 4, do = "crash" }]\nduration_s = 8\n'
+    scenario = scaled(parse(STAGE.replace('"s"', '"s"\nprefill = 100') + fault, "x"), 0.5)
+    (stage,) = scenario.stages
+    (point,) = stage.points
+    assert (point.warm_up_s, point.duration_s, stage.prefill, point.faults[0].at_s) == (1.5, 4, 50, 2)
     assert scenario.floor_seconds == 1
     with pytest.raises(InvalidInput, match="above 0"):
         scaled(scenario, 0)
