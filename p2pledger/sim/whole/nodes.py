@@ -25,6 +25,7 @@ import trio
 from p2pledger.chain.genesis import Parameters
 from p2pledger.network.certificates import make_certificate
 from p2pledger.network.frame import Tag
+from p2pledger.network.link import LinkSettings
 from p2pledger.node.config import ClientSection, Config, NodeSection, P2PSection, VerifySection
 from p2pledger.node.home import BoxKey, Home, Layout, MemberKeys
 from p2pledger.primitives import crypto
@@ -32,6 +33,7 @@ from p2pledger.primitives.errors import P2PLedgerError
 from p2pledger.sim.faults import AIMS
 from p2pledger.sim.founding import Consortium, found
 from p2pledger.sim.observer import InvariantBroken
+from p2pledger.sim.observer.judgement import liveness_bound_ms
 from p2pledger.sim.whole import determinism
 from p2pledger.sim.whole.audit import audit_stores, same_receipts, same_states
 from p2pledger.sim.whole.machine import CALM, RUNNING, Hazards, Machine, name_of
@@ -41,8 +43,11 @@ from p2pledger.sim.whole.testimony import Testimony
 
 PEER_PORT, CLIENT_PORT = 7420, 7421
 LOOK_EVERY_S = 0.25
-HEALED_BOUND_S = 60.0
-"""As in the world of engines, and the same reasons; links need some 5 s more to be given up and dialed again."""
+HEALED_DELAY_S = (0.001, 0.02)
+IDLE_S = 5
+"""Without a frame for so long a node gives a link up."""
+LINKS_S = IDLE_S + LinkSettings().backoff_s_max + CALM.down_s[1]
+"""How long after healing two nodes may still be without a link: one starts, the other gives up and dials again."""
 KEPT_LOG_EVENTS = frozenset({"node_stopped_itself", "contract_failed", "request_failed"})
 """What no run of honest nodes may log."""
 
@@ -120,6 +125,12 @@ def draw(seed: int, n: int) -> tuple[Trouble, Parameters]:
     return trouble, parameters
 
 
+def healed_bound_s(f: int, parameters: Parameters) -> float:
+    """I9: how long after healing a fresh transaction may take: as in the world of engines, once all links stand."""
+    cap_ms = parameters.timeout_cap_ms
+    return liveness_bound_ms(f, cap_ms, round(HEALED_DELAY_S[1] * 1000), 2 * cap_ms) / 1000 + LINKS_S
+
+
 class Nodes:
     """A consortium of whole nodes in one folder."""
 
@@ -140,6 +151,7 @@ class Nodes:
             Machine(home, i, self.network, self.testimony, self.chance)
             for i, home in enumerate(_homes(self.consortium, folder))
         ]
+        self._bound_s = healed_bound_s((n - 1) // 3, parameters)
         self._split: set[tuple[str, str]] = set()
         self._stalled: dict[tuple[str, str], float] = {}
         self._by_name = {machine.name: machine for machine in self.machines}
@@ -157,12 +169,12 @@ class Nodes:
                     clients.start_soon(self.clients.work, i, self.trouble.lanes)
                 await self._trouble()
                 self._heal()
-                with trio.move_on_after(HEALED_BOUND_S):
+                with trio.move_on_after(self._bound_s):
                     await self._serve_everybody()
                 clients.cancel_scope.cancel()
             if len(self.clients.served) < self.n:
                 raise InvariantBroken(
-                    f"7: {HEALED_BOUND_S:g} s after healing, of {self.n} nodes only {sorted(self.clients.served)} have "
+                    f"7: {self._bound_s:g} s after healing, of {self.n} nodes only {sorted(self.clients.served)} have "
                     f"served their client a fresh receipt; heights {self.heights()}"
                 )
             await self._agree()
@@ -225,7 +237,7 @@ class Nodes:
         self._note("healed")
         self.network.block(())
         self.network.slowness.clear()
-        self.network.delay_s = (0.001, 0.02)
+        self.network.delay_s = HEALED_DELAY_S
         for machine in self.machines:
             machine.hazards = CALM
         self.testimony.observer.healed()
@@ -242,7 +254,7 @@ class Nodes:
         """Now that nobody asks for anything, all nodes come to hold all that was promised, and the same state."""
         promised = self.testimony.acknowledged
         highest = max(executed.receipt.height for executed in promised.values())
-        with trio.move_on_after(HEALED_BOUND_S):
+        with trio.move_on_after(self._bound_s):
             while not (self.testimony.observer.is_settled() and min(self._executed()) >= highest):
                 await trio.sleep(0.1)
         nodes = [machine.node for machine in self.machines if machine.node is not None]
@@ -367,7 +379,7 @@ def _homes(consortium: Consortium, folder: Path) -> list[Home]:
         others = {other.public.hex(): f"{name_of(j)}:{PEER_PORT}" for j, other in enumerate(consortium.nodes) if j != i}
         config = Config(
             node=NodeSection(map_gib=1, free_mib_min=0),
-            p2p=P2PSection(listen=f"{name_of(i)}:{PEER_PORT}", peers=others, idle_s_max=5),
+            p2p=P2PSection(listen=f"{name_of(i)}:{PEER_PORT}", peers=others, idle_s_max=IDLE_S),
             client=ClientSection(listen=f"{name_of(i)}:{CLIENT_PORT}"),
             verify=VerifySection(threads=0),
         )
