@@ -7,9 +7,9 @@ A patch is a unified diff below a few comment lines:
     # scenario: tests/scenarios/test_view_change.py::test_no_height_below_the_tip_is_prepared_again
     # seeds: core nodes=4 0:200
 
-`seeds` is there when random worlds must find it too, within that budget: `core` runs `p2pledger.sim.core`, `world`
-whole nodes. Patches are applied by content, not by line number, so that a change elsewhere in the file does not break
-them; `git apply` takes them as well.
+`seeds` is there when random worlds or inputs must find it too, within that budget: SIMULATORS says in which. Patches
+are applied by content, not by line number, so that a change elsewhere in the file does not break them; `git apply`
+takes them as well.
 """
 
 import shutil
@@ -19,6 +19,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = Path(__file__).resolve().parent
+SIMULATORS = {
+    "core": "p2pledger.sim.core",
+    "world": "p2pledger.sim.campaign",
+    "doors": "tests.seeded.doors",
+    "counts": "tests.seeded.counts",
+    "blocks": "tests.seeded.blocks",
+    "stores": "tests.seeded.stores",
+}
+"""What runs by seed, and the module whose `run_seed(seed, nodes)` does it."""
 LINES_MAX = 5
 """A mutant changes so few lines: the rule is what is missing, not the code around it."""
 
@@ -43,7 +52,7 @@ class Seeds:
     """Worlds of so many nodes, within which simulation must find the mutant."""
 
     simulator: str
-    """`core`: the replicas alone; `world`: whole nodes."""
+    """One of SIMULATORS."""
     nodes: int
     first: int
     beyond: int
@@ -126,7 +135,7 @@ def load_all(folder: Path = FOLDER) -> list[Mutant]:
 def _seeds(value: str) -> Seeds:
     simulator, nodes, numbers = value.split()
     first, beyond = numbers.split(":")
-    if simulator not in {"core", "world"}:
+    if simulator not in SIMULATORS:
         raise ValueError(f"there is no simulator {simulator}")
     return Seeds(simulator, int(nodes.removeprefix("nodes=")), int(first), int(beyond))
 

@@ -1,9 +1,10 @@
 """What became of the mutants, as a table for people and as docs/mutants.md."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
-from tests.mutants.mutant import Mutant, Seeds
+from tests.mutants.mutant import SIMULATORS, Mutant, Seeds
 
 NOT_IN_FORCE = ("P17", "P18")
 """Rules of docs/protocol.md that nothing implements yet, so that nothing can be taken away."""
@@ -73,10 +74,13 @@ and fails if one survives; `make test` runs the cited test of every defect. Each
 in `tests/mutants/`, whose head says which rule of [protocol.md](protocol.md) it removes and what failure it stands for.
 
 A citation of a rule proves nothing; that a test fails when the rule is removed does. *Seeds* is how many random worlds
-it took until an invariant broke; *budget* is how many it may take, in which simulator, of how many validators
-(`core 120 × 4` is `p2pledger sim run --layer core --seeds 120 --nodes 4` with the patch applied, `world` is
-`p2pledger sim run`). A dash: random worlds are not asked to find it; the cited test is the directed means that
-does. Invariants are numbered as in protocol.md; P3 and P20 are rules whose breach is seen from outside.
+or inputs it took until an invariant broke; *budget* is how many it may take, in which layer, of how many validators.
+Layers with a cluster in them are `core` (`core 120 × 4` is `p2pledger sim run --layer core --seeds 120 --nodes 4` with
+the patch applied) and `world` (`p2pledger sim run`). Layers for single parts are in `tests/seeded`, each with a model
+of its own: `doors` (what verification lets in), `counts` (votes, claims, timers, silence), `blocks` (what may stand in
+a block, a batch, a synced range, the pool), `stores` (journal, bodies, sign floor). A dash: no seeds are asked to find
+it; the cited test is the directed means that does. Invariants are numbered as in protocol.md; a rule instead of an
+invariant is one whose breach is seen from outside.
 
 Not in force, so that nothing can be removed: {not_in_force}.
 """
@@ -108,8 +112,10 @@ def page(rows: list[Row]) -> str:
     """The text of docs/mutants.md."""
     found = sorted(int(row[3]) for row in rows if row[3].isdigit())
     lines = [HEAD.format(not_in_force=", ".join(NOT_IN_FORCE))]
+    layers = Counter(row[4].split()[0] for row in rows if row[3].isdigit())
+    by_layer = ", ".join(f"{layers[layer]} in {layer}" for layer in SIMULATORS if layers[layer])
     lines.append(
-        f"{len(rows)} mutants, all killed; {len(found)} of them by random worlds too, "
+        f"{len(rows)} mutants, all killed by their tests; {len(found)} of them by seeds too ({by_layer}), "
         f"the median after {found[len(found) // 2]} and the slowest after {found[-1]}.\n"
     )
     lines += ["## Mutants", "", "| mutant | rules | cited test | seeds | budget | invariant |", "|" + "---|" * 6]

@@ -22,7 +22,7 @@ from types import FrameType
 
 import pytest
 
-from tests.mutants.mutant import FOLDER, ROOT, Mutant, Seeds, load_all
+from tests.mutants.mutant import FOLDER, ROOT, SIMULATORS, Mutant, Seeds, load_all
 from tests.mutants.report import Outcome, page, row_of, rows_in, table
 
 SECONDS_MAX = 120
@@ -65,7 +65,7 @@ def _is_failed_by(test: str) -> bool:
 
 def _first_failing(seeds: Seeds) -> tuple[int | None, str]:
     """(the first seed that fails, what it broke)."""
-    simulate = importlib.import_module("p2pledger.sim.core" if seeds.simulator == "core" else "p2pledger.sim.campaign")
+    simulate = importlib.import_module(SIMULATORS[seeds.simulator])
     for seed in range(seeds.first, seeds.beyond):
         signal.alarm(SECONDS_MAX)
         try:
@@ -83,7 +83,7 @@ def _named(error: Exception) -> str:
     if text.startswith("an honest "):
         return "an honest node stops"
     head = text.partition(": ")[0]
-    if re.fullmatch(r"[IP]?\d+|\w+Error", head):
+    if re.fullmatch(r"[IP]?\d+b?|\w+Error", head):
         return head
     return text[:60].replace("|", "/")
 
