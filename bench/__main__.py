@@ -12,6 +12,7 @@ import msgspec
 from bench import tables
 from bench.compare import MARGIN, compare
 from bench.goals import judge_all
+from bench.publish import publish
 from bench.report import write_report
 from bench.run import load_results, start
 from bench.scenario import SCENARIOS, load, scaled
@@ -57,6 +58,19 @@ def report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def publish_run(arguments: argparse.Namespace) -> int:
+    """Put a run's figures and plots into docs/."""
+    print(publish(Path(arguments.folder), Path(arguments.root)))
+    return 0
+
+
+def judge_run(arguments: argparse.Namespace) -> int:
+    """The goals table of a run; status 1 if a gate is missed."""
+    verdicts = judge_all(load_results(Path(arguments.folder)).points)
+    print(tables.plain(tables.goals(verdicts)))
+    return 1 if any(verdict.word == "missed" for verdict in verdicts) else 0
+
+
 def compare_runs(arguments: argparse.Namespace) -> int:
     """One line for each figure that two runs share; status 1 if any is worse."""
     lines, single = compare(load_results(Path(arguments.before)).points, load_results(Path(arguments.after)).points)
@@ -94,6 +108,13 @@ def main() -> int:
     command = commands.add_parser("report", help="write tables and plots of a run again")
     command.add_argument("folder")
     command.set_defaults(do=report)
+    command = commands.add_parser("goals", help="judge a run by the goals; status 1 if a gate is missed")
+    command.add_argument("folder")
+    command.set_defaults(do=judge_run)
+    command = commands.add_parser("publish", help="put a run's figures and plots into docs/benchmarks.md")
+    command.add_argument("folder")
+    command.add_argument("--root", default=".", help="the checkout; default: the current folder")
+    command.set_defaults(do=publish_run)
     command = commands.add_parser("compare", help="judge a run by an earlier one, by ratio")
     command.add_argument("before")
     command.add_argument("after")

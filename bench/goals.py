@@ -68,12 +68,16 @@ def judge_all(points: Points, goals: Sequence[Goal] | None = None) -> list[Verdi
 # Finding the points
 
 
+def is_plain(point: PointResult) -> bool:
+    """Without faults, delays and settings of its own."""
+    return not (point.faults or point.settings or point.one_way_ms or point.catch_up)
+
+
 def peak(points: Points, workload: str = "minimal", n: int = N, operations: int = 1) -> PointResult | None:
     """The first closed loop of this kind without faults, delays or own settings, early in a chain."""
     for one in points:
         kind = (one.workload, one.n, one.operations, one.loop)
-        is_plain = not (one.faults or one.settings or one.one_way_ms or one.catch_up)
-        if kind == (workload, n, operations, "closed") and is_plain and one.executed_before < EARLY:
+        if kind == (workload, n, operations, "closed") and is_plain(one) and one.executed_before < EARLY:
             return one
     return None
 

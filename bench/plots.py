@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.goals import outside_us
+from bench.goals import is_plain, outside_us, peak
 from bench.summary import PointResult, mean_of, mean_phases
 
 Points = Sequence[PointResult]
@@ -60,23 +60,26 @@ def latency_cdf(axes: Any, points: Points) -> bool:
 
 
 def scaling(axes: Any, points: Points) -> bool:
-    """Closed loops of stages with several n: throughput, and processor time of each validator."""
-    stages = list(dict.fromkeys((one.stage, one.point) for one in points if one.loop == "closed" and one.n))
-    several = [key for key in stages if len({one.n for one in points if (one.stage, one.point) == key}) > 1]
-    if not several:
-        return False
-    other = axes.twinx()
-    for key in several:
-        mine = sorted((one for one in points if (one.stage, one.point) == key), key=lambda one: one.n)
-        axes.plot([one.n for one in mine], [one.throughput for one in mine], "o-", label=f"{key[0]} tx/s")
+    """The peak by number of validators: throughput, and processor time of each validator."""
+    found = False
+    other = None
+    for workload in dict.fromkeys(one.workload for one in points):
+        sizes = sorted({one.n for one in points if one.n})
+        mine = [one for n in sizes if (one := peak(points, workload, n)) is not None]
+        if len(mine) < 2:
+            continue
+        other = axes.twinx() if other is None else other
+        axes.plot([one.n for one in mine], [one.throughput for one in mine], "o-", label=f"{workload} tx/s")
         cpu = [(one.n, value) for one in mine if (value := mean_of(one.validators, "cpu_us_per_tx")) is not None]
-        other.plot([n for n, _ in cpu], [value for _, value in cpu], "s--", label=f"{key[0]} CPU µs/tx")
-    other.set_ylabel("CPU per transaction and validator, µs")
-    other.set_ylim(bottom=0)
-    other.legend(loc="upper right", fontsize=8)
+        other.plot([n for n, _ in cpu], [value for _, value in cpu], "s--", label=f"{workload} CPU µs/tx")
+        found = True
+    if other is not None:
+        other.set_ylabel("CPU per transaction and validator, µs")
+        other.set_ylim(bottom=0)
+        other.legend(loc="upper right", fontsize=8)
     _label(axes, "Scaling in validators on one machine", "validators", "throughput, tx/s")
     axes.set_ylim(bottom=0)
-    return True
+    return found
 
 
 def fault_time_line(axes: Any, points: Points) -> bool:
@@ -95,16 +98,17 @@ def fault_time_line(axes: Any, points: Points) -> bool:
 
 
 def growth(axes: Any, points: Points) -> bool:
-    """What a transaction costs as the chain grows."""
-    stages = {one.stage for one in points}
+    """What a transaction costs as the chain grows: closed loops of one kind that began at different lengths."""
     found = False
-    for stage in sorted(stages):
-        mine = [one for one in points if one.stage == stage and one.loop == "closed" and not one.faults]
-        chain = [(one.executed_before, cost) for one in mine if (cost := outside_us(one)) is not None]
+    plain = [one for one in points if one.loop == "closed" and one.operations == 1 and is_plain(one)]
+    for workload, n in dict.fromkeys((one.workload, one.n) for one in plain):
+        mine = [one for one in plain if (one.workload, one.n) == (workload, n)]
+        chain = sorted((one.executed_before, cost) for one in mine if (cost := outside_us(one)) is not None)
         if len(chain) > 1 and chain[-1][0] > 10 * max(1, chain[0][0]):
-            axes.plot([length for length, _ in chain], [cost for _, cost in chain], "o-", label=stage)
+            axes.plot([length for length, _ in chain], [cost for _, cost in chain], "o-", label=f"{workload} n={n}")
             found = True
     _label(axes, "Growth", "transactions on the chain", "CPU outside verification, µs per transaction and validator")
+    axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     return found
 
