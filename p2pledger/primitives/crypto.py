@@ -6,6 +6,7 @@ Keys are made elsewhere: this part has no randomness.
 
 from collections.abc import Callable
 from enum import Enum
+from hashlib import blake2b
 from hashlib import sha256 as _sha256
 from typing import TypeAlias
 
@@ -40,6 +41,15 @@ class Domain(Enum):
     ACTOR = b"p2pl/actor/1"
     RECORD_COMMITMENT = b"p2pl/c1"
     STATE_KEY = b"p2pl/state-key/1"
+    GENERATOR = b"p2pl/generator/1"
+    SECRET_NONCE = b"p2pl/secret-nonce/1"
+    SEALED = b"p2pl/sealed/1"
+    DLEQ = b"p2pl/dleq/1"
+    CAPSULE_KEY = b"p2pl/capsule-key/1"
+    CAPSULE_PROOF = b"p2pl/capsule-proof/1"
+    CEREMONY = b"p2pl/ceremony/1"
+    CEREMONY_SEED = b"p2pl/ceremony-seed/1"
+    JOINT_KEY = b"p2pl/joint-key/1"
 
     __hash__ = object.__hash__  # members are one of a kind; the default hashes their names, and slowly
 
@@ -56,6 +66,14 @@ def sha256(data: bytes) -> bytes:
 def tagged_hash(domain: Domain, data: bytes) -> bytes:
     """SHA-256 over the purpose, its length and `data`."""
     return _sha256(_PREFIXES[domain] + data).digest()
+
+
+def wide_hash(domain: Domain, data: bytes, key: bytes = b"") -> bytes:
+    """64 bytes of BLAKE2b over the purpose, its length and `data`: enough to be reduced to a uniform scalar.
+
+    `key`: up to 64 secret bytes; with it, who does not know them cannot compute the hash.
+    """
+    return blake2b(_PREFIXES[domain] + data, digest_size=64, key=key).digest()
 
 
 def signed_bytes(domain: Domain, chain: ChainId, message: bytes) -> bytes:

@@ -92,6 +92,11 @@ class Code(IntEnum):
     E_COMMIT_MISMATCH = 61
     E_ERASED = 62
     E_FROZEN = 63
+    # Keys that open through shares
+    E_DEAL = 85
+    E_STALE = 86
+    E_KEY_EPOCH = 87
+    E_CAPSULE = 88
     # The ledger's own operations
     E_EVIDENCE = 70
 

@@ -71,6 +71,11 @@ CONSENTS_PER_PATIENT_MAX = 256
 BREAK_GLASS_RECORDS_MAX = 256
 """An emergency needs a chart, not an archive."""
 
+CEREMONY_PHASE_MS = 120_000
+"""Block time that a phase of a key ceremony waits for the silent: a node that was killed is back by then."""
+CEREMONY_BYTES_MAX = 32 * 1024
+"""How far a ceremony has come, with 50 seats, and each of them accused by all others."""
+
 FHIR_FILE_BYTES_MAX = 64 * 1024 * 1024
 """A bundle or NDJSON file is held in memory while it is taken in; a hundred times the sample bundles."""
 FHIR_ENTRIES_MAX = 10_000
