@@ -52,6 +52,17 @@ class Parameters(Record, frozen=True):
     checkpoint_interval: Annotated[int, Meta(ge=1, le=100_000)] = limits.CHECKPOINT_INTERVAL
     default_policy: Literal["deny", "basic-normal", "all-normal", "break-glass-only"] = "deny"
     """PCF's four policies for a patient without a fitting consent."""
+    break_glass_review_ms: Annotated[int, Meta(ge=60_000, le=limits.SPAN_MS_MAX)] = limits.BREAK_GLASS_REVIEW_MS_DEFAULT
+    """An emergency access is to be reviewed within this time (F-15)."""
+    break_glass_window_ms: Annotated[int, Meta(ge=60_000, le=limits.SPAN_MS_MAX)] = limits.BREAK_GLASS_WINDOW_MS_DEFAULT
+    """Emergency accesses are counted together for so long; an alarm is raised once in it (F-16)."""
+    break_glass_alarm_uses: Annotated[int, Meta(ge=1, le=2**40)] = limits.BREAK_GLASS_ALARM_USES_DEFAULT
+    """No alarm below so many in a window,"""
+    break_glass_alarm_permille: Annotated[int, Meta(ge=0, le=1000)] = limits.BREAK_GLASS_ALARM_PERMILLE_DEFAULT
+    """nor below this share of an organisation's allowed accesses."""
+    refusals_window_ms: Annotated[int, Meta(ge=1_000, le=limits.SPAN_MS_MAX)] = limits.REFUSALS_WINDOW_MS_DEFAULT
+    refusals_max: Annotated[int, Meta(ge=1, le=2**40)] = limits.REFUSALS_MAX_DEFAULT
+    """Denied accesses and failed transactions of one person's key in a window; more are turned away."""
 
     @property
     def hash(self) -> bytes:

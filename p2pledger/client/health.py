@@ -307,10 +307,10 @@ def events_of(executed: Executed) -> list[AnyEvent]:
 
 def decision_of(executed: Executed) -> AccessDecided:
     """The answer to an access request; raises InvalidInput where the transaction was none or was refused."""
-    events = events_of(executed)
-    if len(events) != 1 or not isinstance(events[0], AccessDecided):
+    decided = next((event for event in events_of(executed) if isinstance(event, AccessDecided)), None)
+    if decided is None:
         raise InvalidInput(f"transaction {executed.receipt.transaction.hex()} decided no access")
-    return events[0]
+    return decided
 
 
 # Reading a card, field by field

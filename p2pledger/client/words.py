@@ -42,6 +42,8 @@ DENIALS: Mapping[Code, str] = {
     Code.E_LABEL: "sensitive records that the consent leaves out",
     Code.E_USES: "the consent is used up",
     Code.E_BTG_FORBIDDEN: "may not break the glass",
+    Code.E_COSIGNERS: "no colleague has signed the emergency access",
+    Code.E_DECEASED: "the patient has died",
 }
 
 _BASES: Mapping[BasisKind, str] = {
@@ -50,6 +52,7 @@ _BASES: Mapping[BasisKind, str] = {
     "policy": "the consortium's default policy",
     "btg": "broken glass",
     "owner": "the patient's own records",
+    "proxy": "acting for the patient",
 }
 
 

@@ -52,6 +52,8 @@ class Admission:
         if keys.window_at(keys.nonces(number), state).use(body.nonce) is None:
             raise Rejected(Code.E_NONCE, f"nonce {body.nonce} is used or outside the window of this sender")
         self._check_sender(body.sender, operations, state)
+        if not self._application.has_quota(operations, body.sender, Millis(now.wall_ms), state):
+            raise Rejected(Code.E_QUOTA, f"key {body.sender.hex()} has drawn too many refusals lately; try again later")
 
     def _check_sender(self, sender: AccountKey, operations: Sequence[Record], state: StateView) -> None:
         duties = sum(isinstance(operation, ValidatorEvidence) for operation in operations)

@@ -56,5 +56,13 @@ class Application(Protocol):
         Never asked for validators' nodes.
         """
 
+    def has_quota(self, operations: Sequence[Record], author: AccountKey, time_ms: Millis, state: StateView) -> bool:
+        """Whether these operations of a known sender may still cost anybody anything (admission asks)."""
+        return True
+
+    def refused(self, call: Call, state: StateView) -> Writes:
+        """What the application remembers of a transaction of a known sender that failed."""
+        return {}
+
     def execute(self, operation: Any, call: Call, state: StateView) -> Outcome:
         """Run one of its own operations; raises Refused(code)."""

@@ -98,6 +98,9 @@ class _Run:
             return
         self.state.apply({key: used.encode()})  # failing consumes the nonce too
         code, writes, events = self._outcome(transaction)
+        if code != Code.OK:
+            writes = self.application.refused(self._call(transaction), self.state)
+            _check_writes(writes)
         self.state.apply(writes)
         self._receipt(transaction.id, code, events, (number, body.nonce))
 

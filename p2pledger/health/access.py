@@ -4,9 +4,13 @@ A denial is a success of the contract: it is written down like a permission (F-0
 are only requests that cannot be about anything: an unknown patient, a used id, a key that is not the reader's.
 """
 
+from collections.abc import Sequence
+
 from p2pledger.execution.contract import Call, Outcome
-from p2pledger.health import consent, directory, keys, log
-from p2pledger.health.consent import Consent, Decision, DefaultPolicy, Reader
+from p2pledger.health import break_glass, consent, directory, evaluator, keys, log, proxies, quotas, rules
+from p2pledger.health.consent import Consent
+from p2pledger.health.directory import Identity
+from p2pledger.health.evaluator import Decision, Reader, Setting
 from p2pledger.health.events import AccessDecided, BasisKind
 from p2pledger.health.operations import AccessRequest, pop_bytes
 from p2pledger.primitives import limits
@@ -29,7 +33,13 @@ class Access(Record, frozen=True):
 
 
 def request_access(operation: AccessRequest, call: Call, state: StateView) -> Outcome:
-    """Decide and write it down. Refused: E_NOT_FOUND (unknown pid), E_DUP (used id), E_POP, E_FORMAT (months)."""
+    """Decide and write it down.
+
+    Refused: E_QUOTA (too many refusals lately), E_NOT_FOUND (unknown pid), E_DUP (used id), E_POP, E_FORMAT (months).
+    """
+    is_used_up = quotas.is_used_up(call.author, call.time_ms, state)
+    if is_used_up and not is_emergency((operation,), call.author, call.time_ms, state):
+        raise Refused(Code.E_QUOTA)
     patient = directory.identity_of(operation.pid, state)
     if patient is None or patient.kind != "patient":
         raise Refused(Code.E_NOT_FOUND)
@@ -40,29 +50,56 @@ def request_access(operation: AccessRequest, call: Call, state: StateView) -> Ou
     ephemeral, scope = operation.reader_eph_x25519, operation.scope_commit
     if not verify(call.author, pop_bytes(call.chain, ephemeral, operation.access_id, scope), operation.pop):
         raise Refused(Code.E_POP)
-    decision = evaluate(operation, call.author, call.time_ms, state)
+    decision = evaluate(operation, call.author, call.time_ms, state, call.cosigners)
     return _written_down(operation, decision, call, state)
 
 
-def evaluate(request: AccessRequest, author: AccountKey, time_ms: int, state: StateView) -> Decision:
+def evaluate(
+    request: AccessRequest, author: AccountKey, time_ms: int, state: StateView, cosigners: Sequence[AccountKey] = ()
+) -> Decision:
     """The decision on this state at this block time; changes nothing, and counts no use."""
     patient = directory.identity_of(request.pid, state)
     if patient is not None and patient.key == author:
-        return _of_owner(request)
-    reader = reader_of(request, author, time_ms, state)
+        return _of_owner(request, state)
+    if request.purpose in proxies.READING and _is_proxy(request, author, time_ms, state):
+        return Decision(Code.OK, "proxy")
+    reader = reader_of(request, author, time_ms, state, cosigners)
     if isinstance(reader, Code):
         return Decision(reader, "none")
-    return consent.decide(request, reader, _consents(request, state), default_policy(state), time_ms)
+    setting = Setting(rules.of(state).default_policy, time_ms, proxies.is_deceased(request.pid, state))
+    return evaluator.decide(request, reader, _consents(request, state), setting)
 
 
-def _of_owner(request: AccessRequest) -> Decision:
+def _of_owner(request: AccessRequest, state: StateView) -> Decision:
     """F-12: patients read their own without anybody's leave, as patients and as nothing else."""
+    if proxies.is_deceased(request.pid, state):
+        return Decision(Code.E_DECEASED, "none")
     if request.purpose == "PATRQT":
         return Decision(Code.OK, "owner")
     return Decision(Code.E_PURPOSE, "none")
 
 
-def reader_of(request: AccessRequest, author: AccountKey, time_ms: int, state: StateView) -> Reader | Code:
+def _is_proxy(request: AccessRequest, author: AccountKey, time_ms: int, state: StateView) -> bool:
+    """F-30: whether the author may read for the patient, from the house that it belongs to."""
+    identity = directory.identity_by_key(author, state)
+    is_at_home = identity is not None and identity.organisation == request.organisation
+    return is_at_home and proxies.acting(request.pid, author, "read", time_ms, state) is not None
+
+
+def is_emergency(operations: Sequence[Record], author: AccountKey, time_ms: int, state: StateView) -> bool:
+    """Whether this is broken glass by somebody who may break it: no quota stands in its way."""
+    for operation in operations:
+        if not isinstance(operation, AccessRequest) or operation.purpose != "BTG":
+            return False
+        reader = reader_of(operation, author, time_ms, state)
+        if isinstance(reader, Code) or not reader.may_break_glass:
+            return False
+    return True
+
+
+def reader_of(
+    request: AccessRequest, author: AccountKey, time_ms: int, state: StateView, cosigners: Sequence[AccountKey] = ()
+) -> Reader | Code:
     """What the directory proves about the author, or why it may not read at all: the code of the denial.
 
     E_UNKNOWN_ACTOR where the key is no current key of one of that organisation's people, E_SUSPENDED where person or
@@ -85,7 +122,20 @@ def reader_of(request: AccessRequest, author: AccountKey, time_ms: int, state: S
         roles=tuple(held.role for held in valid),
         groups=tuple(group.handle for group in groups),
         may_break_glass=any(group.is_break_glass for group in groups),
+        has_second_factor=any(_is_colleague(key, identity, time_ms, state) for key in cosigners),
     )
+
+
+def _is_colleague(key: AccountKey, reader: Identity, time_ms: int, state: StateView) -> bool:
+    """F-15: whether a cosigner is the reader's house itself, or another of its people with a valid credential."""
+    organisation = directory.organisation_by_key(key, state)
+    if organisation is not None:
+        return organisation.is_active and organisation.id == reader.organisation
+    other = directory.identity_by_key(key, state)
+    if other is None or other.is_suspended or other.did == reader.did:
+        return False
+    held = directory.credentials_of(other.did, state)
+    return other.organisation == reader.organisation and any(credential.is_valid(time_ms) for credential in held)
 
 
 def _consents(request: AccessRequest, state: StateView) -> list[Consent]:
@@ -132,12 +182,17 @@ def _written_down(request: AccessRequest, decision: Decision, call: Call, state:
         log.line_hash(line),
     )
     writes = {**log.append(line, state), keys.access(request.access_id): encode(access)}
-    return Outcome({**writes, **_use(request, decision, state)}, [encode(event)])
+    if decision.code != Code.OK:
+        return Outcome({**writes, **quotas.counted(call.author, call.time_ms, state)}, [encode(event)])
+    if identity is None or decision.basis in ("owner", "proxy"):
+        return Outcome(writes, [encode(event)])
+    use = break_glass.allowed(break_glass.Use(request, identity.did, line.sequence), call, state)
+    return Outcome({**writes, **_use(request, decision, state), **use.writes}, [encode(event), *use.events])
 
 
 def _use(request: AccessRequest, decision: Decision, state: StateView) -> dict[bytes, bytes | None]:
     """Count an allowed access under its consent; a consent without a limit is left as it is."""
-    if decision.code != Code.OK or decision.consent_id is None:
+    if decision.consent_id is None:
         return {}
     basis = consent.load(request.pid, decision.consent_id, state)
     assert basis is not None, "a decision rests on a consent that is there"
@@ -150,11 +205,3 @@ def access_of(access_id: bytes, state: StateView) -> Access | None:
     """A decided access by id."""
     data = state.get(keys.access(access_id))
     return None if data is None else decode(Access, data, limits.STATE_VALUE_BYTES_MAX)
-
-
-def default_policy(state: StateView) -> DefaultPolicy:
-    """The chain's policy for patients without a fitting consent."""
-    data = state.get(keys.DEFAULT_POLICY)
-    assert data is not None, "the genesis wrote the default policy"
-    policy: DefaultPolicy = decode(DefaultPolicy, data, 32)  # type: ignore[arg-type]
-    return policy

@@ -5,7 +5,19 @@ from typing import assert_never
 
 from p2pledger.chain.genesis import Founding
 from p2pledger.execution.contract import Application, Call, Outcome
-from p2pledger.health import access, consent, directory, keys, membership, records, stolen_keys
+from p2pledger.health import (
+    access,
+    break_glass,
+    consent,
+    directory,
+    membership,
+    proxies,
+    quotas,
+    records,
+    rules,
+    stolen_keys,
+)
+from p2pledger.health.break_glass_operations import BtgReview
 from p2pledger.health.identity_operations import (
     IdentityRekey,
     KeyRevoke,
@@ -29,8 +41,9 @@ from p2pledger.health.operations import (
     RecordBatch,
     decode_operations,
 )
-from p2pledger.primitives.codec import Record, encode
-from p2pledger.primitives.ids import AccountKey
+from p2pledger.health.proxy_operations import DeceasedMark, ProxyGrant, ProxyRevoke
+from p2pledger.primitives.codec import Record
+from p2pledger.primitives.ids import AccountKey, Millis
 from p2pledger.state.view import StateView, Writes
 
 
@@ -38,9 +51,8 @@ class HealthApplication(Application):
     """Consent, access, records and the directory behind them."""
 
     def genesis_writes(self, founding: Founding) -> Writes:
-        """The founding organisations, their accounts and the default policy."""
-        policy = encode(founding.parameters.default_policy)
-        return {**directory.founding_writes(founding), keys.DEFAULT_POLICY: policy}
+        """The founding organisations, their accounts and the rules for the health layer."""
+        return {**directory.founding_writes(founding), **rules.genesis_writes(founding.parameters)}
 
     def decode(self, operations: bytes) -> Sequence[Record]:
         """The operations of a transaction; raises Rejected(E_FORMAT, E_UNKNOWN_KIND, E_ALONE, E_TOO_LARGE)."""
@@ -64,6 +76,14 @@ class HealthApplication(Application):
     def may_send(self, author: AccountKey, state: StateView) -> bool:
         """Whether this key belongs to an active organisation or an identity that is not suspended."""
         return directory.may_act(author, state)
+
+    def has_quota(self, operations: Sequence[Record], author: AccountKey, time_ms: Millis, state: StateView) -> bool:
+        """Whether this key has not drawn too many refusals lately; who may break the glass always may."""
+        return not quotas.is_used_up(author, time_ms, state) or access.is_emergency(operations, author, time_ms, state)
+
+    def refused(self, call: Call, state: StateView) -> Writes:
+        """A failed transaction counts against its sender's quota."""
+        return quotas.counted(call.author, call.time_ms, state)
 
     def execute(self, operation: Operation, call: Call, state: StateView) -> Outcome:
         """Run one operation; raises Refused(code)."""
@@ -102,4 +122,12 @@ class HealthApplication(Application):
                 return consent.revoke(operation, call, state)
             case AccessRequest():
                 return access.request_access(operation, call, state)
+            case ProxyGrant():
+                return proxies.grant(operation, call, state)
+            case ProxyRevoke():
+                return proxies.revoke(operation, call, state)
+            case DeceasedMark():
+                return proxies.mark_deceased(operation, call, state)
+            case BtgReview():
+                return break_glass.review(operation, call, state)
         assert_never(operation)

@@ -4,13 +4,14 @@ from typing import Literal, TypeAlias
 
 from p2pledger.execution.evidence import EquivocationRecorded
 from p2pledger.health.purposes import Purpose
-from p2pledger.health.vocabulary import IdentityKind, RevokeReason, Role
+from p2pledger.health.vocabulary import IdentityKind, ProxyKind, RevokeReason, Role, Verdict
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode
-from p2pledger.primitives.ids import U64, AccountKey, Bytes16, Bytes32
+from p2pledger.primitives.ids import U64, AccountKey, Bytes16, Bytes32, Millis
 
-BasisKind = Literal["none", "consent", "policy", "btg", "owner"]
-"""What an access rests on: nothing, a consent, the chain's default policy, broken glass, or one's own record."""
+BasisKind = Literal["none", "consent", "policy", "btg", "owner", "proxy"]
+"""What an access rests on: nothing, a consent, the chain's default policy, broken glass, one's own record, or that of
+somebody whose proxy one is."""
 
 
 class OrganisationRegistered(Record, frozen=True, tag=1):
@@ -141,6 +142,57 @@ class AccessDecided(Record, frozen=True, tag=30):
         return self.decision == 0
 
 
+class ProxyGranted(Record, frozen=True, tag=22):
+    """Somebody may act for a patient."""
+
+    pid: Bytes16
+    proxy: Bytes16
+    kind: ProxyKind
+
+
+class ProxyRevoked(Record, frozen=True, tag=23):
+    """Somebody acts for a patient no longer."""
+
+    pid: Bytes16
+    proxy: Bytes16
+
+
+class DeceasedMarked(Record, frozen=True, tag=24):
+    """A patient has died, or has not."""
+
+    pid: Bytes16
+    is_deceased: bool
+
+
+class BreakGlassReviewed(Record, frozen=True, tag=31):
+    """An emergency access was reviewed."""
+
+    access_id: Bytes16
+    pid: Bytes16
+    verdict: Verdict
+    is_late: bool
+
+
+class BreakGlassUsed(Record, frozen=True, tag=32):
+    """Alert: somebody read in an emergency, without a consent (F-15). The patient and its custodian should know."""
+
+    access_id: Bytes16
+    pid: Bytes16
+    organisation: Bytes16
+    sequence: U64
+    """Of the line in the patient's log."""
+    review_due_ms: Millis
+
+
+class BreakGlassRateExceeded(Record, frozen=True, tag=33):
+    """An organisation breaks the glass so often that the consortium should talk about it (F-16)."""
+
+    organisation: Bytes16
+    window: U64
+    broken: U64
+    accesses: U64
+
+
 Event: TypeAlias = (
     OrganisationRegistered
     | IdentityRegistered
@@ -158,6 +210,12 @@ Event: TypeAlias = (
     | ConsentGranted
     | ConsentRevoked
     | AccessDecided
+    | ProxyGranted
+    | ProxyRevoked
+    | DeceasedMarked
+    | BreakGlassReviewed
+    | BreakGlassUsed
+    | BreakGlassRateExceeded
 )
 AnyEvent: TypeAlias = Event | EquivocationRecorded
 """What receipts of this chain report: the health layer's events and the ledger's own."""

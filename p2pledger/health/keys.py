@@ -7,14 +7,22 @@
 | 0x12   | account key (32)                  | KeyOwner: whose key it is or was                  |
 | 0x13   | did (16)                          | Identity                                          |
 | 0x14   | did (16) ‖ role, filled to 16     | Credential                                        |
-| 0x15   | –                                 | default policy of the chain                       |
+| 0x15   | –                                 | Rules: the health parameters of the chain         |
 | 0x16   | did or organisation (16) ‖ number (4, BE) | KeyPeriod: one of its keys, from 1         |
 | 0x20   | batch (16)                        | Batch                                             |
 | 0x21   | pid (16) ‖ batch (16)             | empty: the batches of a patient                   |
 | 0x30   | pid (16) ‖ consent (16)           | Consent                                           |
 | 0x31   | consent (16)                      | its pid                                           |
-| 0x32   | pid (16)                          | how many consents it has                          |
+| 0x32   | pid (16)                          | Holdings: how many consents it has, of what size  |
+| 0x33   | pid (16) ‖ did (16)               | Proxy                                             |
+| 0x34   | did (16) ‖ pid (16)               | empty: for whom somebody is or was a proxy        |
+| 0x35   | pid (16)                          | Deceased                                          |
 | 0x40   | access (16)                       | Access: the request with its decision             |
+| 0x41   | access (16)                       | BrokenGlass: an emergency access and its review   |
+| 0x42   | due (8, BE) ‖ access (16)         | empty: reviews that are due                       |
+| 0x43   | organisation (16)                 | Rate: allowed accesses in a window                |
+| 0x44   | did (16)                          | Rate                                              |
+| 0x45   | account key (32)                  | Refusals in a window                              |
 | 0x50   | pid (16)                          | LogHead: count and hash of the last line          |
 | 0x51   | pid (16) ‖ sequence (8, BE)       | LogLine, as hashed                                |
 """
@@ -26,14 +34,22 @@ ORGANISATION_NAME = b"\x11"
 KEY_OWNER = b"\x12"
 IDENTITY = b"\x13"
 CREDENTIAL = b"\x14"
-DEFAULT_POLICY = b"\x15"
+RULES = b"\x15"
 KEY_PERIOD = b"\x16"
 BATCH = b"\x20"
 PATIENT_BATCH = b"\x21"
 CONSENT = b"\x30"
 CONSENT_PID = b"\x31"
 CONSENT_COUNT = b"\x32"
+PROXY = b"\x33"
+PROXY_FOR = b"\x34"
+DECEASED = b"\x35"
 ACCESS = b"\x40"
+BROKEN_GLASS = b"\x41"
+REVIEW_DUE = b"\x42"
+ORGANISATION_RATE = b"\x43"
+PERSON_RATE = b"\x44"
+REFUSALS = b"\x45"
 LOG_HEAD = b"\x50"
 LOG_LINE = b"\x51"
 
@@ -102,8 +118,45 @@ def consent_count(pid: bytes) -> bytes:
     return CONSENT_COUNT + pid
 
 
+def proxies(pid: bytes) -> bytes:
+    """The prefix of all proxies of a patient."""
+    return PROXY + pid
+
+
+def proxy(pid: bytes, did: bytes) -> bytes:
+    return proxies(pid) + did
+
+
+def proxy_for(did: bytes, pid: bytes) -> bytes:
+    return PROXY_FOR + did + pid
+
+
+def deceased(pid: bytes) -> bytes:
+    return DECEASED + pid
+
+
 def access(identifier: bytes) -> bytes:
     return ACCESS + identifier
+
+
+def broken_glass(access_id: bytes) -> bytes:
+    return BROKEN_GLASS + access_id
+
+
+def review_due(due_ms: int, access_id: bytes) -> bytes:
+    return REVIEW_DUE + due_ms.to_bytes(8, "big") + access_id
+
+
+def organisation_rate(identifier: bytes) -> bytes:
+    return ORGANISATION_RATE + identifier
+
+
+def person_rate(did: bytes) -> bytes:
+    return PERSON_RATE + did
+
+
+def refusals(account: bytes) -> bytes:
+    return REFUSALS + account
 
 
 def log_head(pid: bytes) -> bytes:

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from p2pledger.chain.genesis import OrganisationKind, PublicName
 from p2pledger.execution.evidence import EVIDENCE_TAG, ValidatorEvidence
+from p2pledger.health.break_glass_operations import BtgReview
 from p2pledger.health.identity_operations import (
     IdentityRekey,
     KeyRevoke,
@@ -18,16 +19,22 @@ from p2pledger.health.identity_operations import (
     OrganisationResume,
     OrganisationSuspend,
 )
+from p2pledger.health.proxy_operations import DeceasedMark, ProxyGrant, ProxyRevoke
 from p2pledger.health.purposes import Purpose
 from p2pledger.health.vocabulary import (
     ActorKind,
+    Authors,
     BreakGlass,
+    Capacity,
+    Classes,
     Compartments,
     Count,
+    Encounters,
     Handle,
     IdentityKind,
     Labels,
     Months,
+    Records,
     RevokeReason,
     Role,
     Schema,
@@ -152,9 +159,15 @@ class PolicyException(Record, frozen=True):
     """Empty: all purposes of the base."""
     compartments: Annotated[tuple[Handle, ...], Meta(max_length=64)] | None = None
     """None: all compartments of the base."""
-    labels: Annotated[tuple[Handle, ...], Meta(max_length=32)] = ()
-    """Empty: whatever the labels."""
+    labels: Annotated[tuple[Handle, ...], Meta(max_length=32)] | None = None
+    """Sensitive labels. None: whatever they are; empty, for a permitting one only: no sensitive record."""
     months: Months | None = None
+    classes: Annotated[tuple[Handle, ...], Meta(max_length=64)] | None = None
+    """None: all classes of the base."""
+    records: Annotated[tuple[Handle, ...], Meta(max_length=64)] = ()
+    """What lies in one of the named records, authors or encounters; all three empty: whatever is asked for."""
+    authors: Annotated[tuple[Handle, ...], Meta(max_length=64)] = ()
+    encounters: Annotated[tuple[Handle, ...], Meta(max_length=64)] = ()
 
 
 class ConsentGrant(Record, frozen=True, tag=20):
@@ -162,7 +175,7 @@ class ConsentGrant(Record, frozen=True, tag=20):
 
     consent_id: Bytes16
     pid: Bytes16
-    capacity: Literal["patient"]
+    capacity: Capacity
     base: Literal["permit", "deny"]
     actor_commits: Annotated[tuple[Bytes32, ...], Meta(max_length=64)]
     """Salted commitments, opened by who asks; empty: any reader with a valid credential."""
@@ -182,10 +195,20 @@ class ConsentGrant(Record, frozen=True, tag=20):
     """Of the sealed consent document."""
     evidence_commit: Bytes32
     """Of the sealed evidence of the ceremony."""
+    labels: Labels | None = None
+    """Sensitive labels that it extends to. None: all; empty: no sensitive record."""
+    classes: Classes | None = None
+    """None: all."""
+    records: Records = ()
+    """It extends to what lies in one of the named records, authors or encounters; all three empty: to everything."""
+    authors: Authors = ()
+    encounters: Encounters = ()
+    btg_commits: Annotated[tuple[Bytes32, ...], Meta(max_length=16)] = ()
+    """With `btg` "named": the actors who alone may break the glass."""
 
 
 class ConsentRevoke(Record, frozen=True, tag=21):
-    """The patient takes a consent back, from this block on (F-06)."""
+    """The patient, or who acts for it, takes a consent back, from this block on (F-06)."""
 
     consent_id: Bytes16
     reason: RevokeReason
@@ -219,6 +242,7 @@ class AccessRequest(Record, frozen=True, tag=30):
     n_records: Count
     compartments: Annotated[tuple[Handle, ...], Meta(min_length=1, max_length=256)]
     labels: Labels
+    """The sensitive labels among what is asked for."""
     months: Months | None
     """None: any month."""
     reader_eph_x25519: Bytes32
@@ -228,6 +252,14 @@ class AccessRequest(Record, frozen=True, tag=30):
     """No release after this, whatever the consent says."""
     reason_commit: Bytes32 | None = None
     """Of the written reason; needed to break the glass."""
+    classes: Classes = ()
+    """The classes of all that is asked for; empty: not said, so possibly any."""
+    records: Records = ()
+    """The handles of all records that are asked for; empty: not said."""
+    authors: Authors = ()
+    """The authors of all that is asked for; empty: not said."""
+    encounters: Encounters = ()
+    """The encounters of all that is asked for; empty: not said."""
 
 
 Operation: TypeAlias = (
@@ -248,10 +280,14 @@ Operation: TypeAlias = (
     | ConsentGrant
     | ConsentRevoke
     | AccessRequest
+    | ProxyGrant
+    | ProxyRevoke
+    | DeceasedMark
+    | BtgReview
 )
 AnyOperation: TypeAlias = Operation | ValidatorEvidence
 """What transactions of this chain consist of: the health layer's operations and the ledger's own."""
-_TAGS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 20, 21, 30, EVIDENCE_TAG})
+_TAGS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 20, 21, 22, 23, 24, 30, 31, EVIDENCE_TAG})
 
 
 def decode_operations(data: bytes) -> tuple[AnyOperation, ...]:
@@ -296,6 +332,11 @@ def _after_array_head(data: bytes) -> bytes | None:
 def role_handle(role: Role) -> Handle:
     """The public handle of a role: its code, filled up with zeros."""
     return role.encode().ljust(16, b"\0")
+
+
+def record_handle(batch_id: Bytes16, index: int) -> Handle:
+    """What consents and requests call a single record; whoever knows the record can compute it."""
+    return tagged_hash(Domain.RECORD_HANDLE, encode((batch_id, index)))[:16]
 
 
 def actor_commit(opening: ActorOpening) -> Bytes32:

@@ -20,11 +20,23 @@ Count = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 IdentityKind = Literal["patient", "practitioner", "researcher", "auditor", "device", "service"]
 Role = Literal["physician", "nurse", "pharmacist", "paramedic", "therapist", "clerk", "claims", "researcher", "auditor"]
 ActorKind = Literal["person", "organisation", "role", "group"]
-BreakGlass = Literal["policy", "never"]
-"""`policy`: what the chain's rules say; `never`: this patient forbids it."""
+BreakGlass = Literal["policy", "named", "never"]
+"""`policy`: what the chain's rules say; `named`: of those only whom the consent names; `never`: nobody at all."""
+Capacity = Literal["patient", "proxy", "guardian"]
+"""In whose right somebody consents: one's own, by a registered proxy's, or a guardian's (F-07, F-30)."""
+ProxyKind = Literal["parent", "attorney", "guardian"]
+Power = Literal["consent", "read"]
+"""What a proxy may do for the patient: grant and revoke consents, read."""
+Verdict = Literal["justified", "unjustified", "unclear"]
+"""What a review finds about broken glass."""
 RevokeReason = Literal["withdrawn", "error", "expired", "superseded", "other"]
 Schema = Annotated[int, Meta(ge=1, le=255)]
 """1 = FHIR R4 JSON, 2 = FHIR R4 NDJSON, 3 = DICOM, 4 = PDF, 255 = other bytes."""
 
 Compartments = Annotated[tuple[Handle, ...], Meta(max_length=256)]
 Labels = Annotated[tuple[Handle, ...], Meta(max_length=64)]
+Classes = Annotated[tuple[Handle, ...], Meta(max_length=64)]
+Records = Annotated[tuple[Handle, ...], Meta(max_length=256)]
+"""Single records by their handles (`operations.record_handle`)."""
+Authors = Annotated[tuple[Handle, ...], Meta(max_length=64)]
+Encounters = Annotated[tuple[Handle, ...], Meta(max_length=64)]

@@ -40,6 +40,7 @@ class Domain(Enum):
     LOG_LINE = b"p2pl/log-line/1"
     ACTOR = b"p2pl/actor/1"
     RECORD_COMMITMENT = b"p2pl/c1"
+    RECORD_HANDLE = b"p2pl/record-handle/1"
     STATE_KEY = b"p2pl/state-key/1"
     GENERATOR = b"p2pl/generator/1"
     SECRET_NONCE = b"p2pl/secret-nonce/1"

@@ -87,6 +87,9 @@ class Code(IntEnum):
     E_BTG_FORBIDDEN = 50
     E_POP = 51
     E_QUOTA = 52
+    E_CAPACITY = 53
+    E_UNENFORCEABLE = 54
+    E_DECEASED = 55
     # Records
     E_FHIR_INVALID = 60
     E_COMMIT_MISMATCH = 61

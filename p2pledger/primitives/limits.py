@@ -67,9 +67,22 @@ POOL_BATCH_BYTES_MAX = 64 * 1024 * 1024
 """Unordered batches of all origins held in memory; beyond it new ones are refused, and pulled when ordered."""
 
 CONSENTS_PER_PATIENT_MAX = 256
-"""A request that names no consent is judged by all of them: at most a millisecond of every node's time."""
+CONSENT_BYTES_PER_PATIENT_MAX = 256 * 1024
+"""A request that names no consent is judged by all of them: a few milliseconds of every node's time at most."""
+PROXIES_PER_PATIENT_MAX = 32
+"""Parents, attorneys and guardians in a lifetime, ended ones too; each is looked up by its own key."""
 BREAK_GLASS_RECORDS_MAX = 256
 """An emergency needs a chart, not an archive."""
+BREAK_GLASS_REVIEW_MS_DEFAULT = 72 * 3600 * 1000
+BREAK_GLASS_WINDOW_MS_DEFAULT = 30 * 24 * 3600 * 1000
+BREAK_GLASS_ALARM_USES_DEFAULT = 20
+BREAK_GLASS_ALARM_PERMILLE_DEFAULT = 20
+"""Two in a hundred accesses are too many to be exceptions, once there are twenty of them."""
+REFUSALS_WINDOW_MS_DEFAULT = 3600 * 1000
+REFUSALS_MAX_DEFAULT = 200
+"""A person mistypes, a program in a loop does not: two hundred refusals an hour are the program."""
+SPAN_MS_MAX = 366 * 24 * 3600 * 1000
+"""Longer spans in the parameters are mistakes of unit."""
 
 CEREMONY_PHASE_MS = 120_000
 """Block time that a phase of a key ceremony waits for the silent: a node that was killed is back by then."""

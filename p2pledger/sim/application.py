@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from p2pledger.chain.genesis import Founding
 from p2pledger.execution import keys
-from p2pledger.execution.contract import Call, Outcome
+from p2pledger.execution.contract import Application, Call, Outcome
 from p2pledger.execution.evidence import ValidatorEvidence
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode
@@ -26,7 +26,7 @@ class Put(Record, frozen=True, tag=1):
     value: Annotated[bytes, Meta(max_length=256)]
 
 
-class RegisterApplication:
+class RegisterApplication(Application):
     """Founding members' accounts may set registers."""
 
     def genesis_writes(self, founding: Founding) -> Writes:

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from p2pledger.health import consent
-from p2pledger.health.consent import Consent, judge
+from p2pledger.health import evaluator
+from p2pledger.health.consent import Consent
+from p2pledger.health.evaluator import judge
 from p2pledger.primitives.errors import Code
 from p2pledger.sim import InvariantBroken, draw, run_plan
 from p2pledger.sim.clinic import Clinic
@@ -27,7 +28,7 @@ def test_the_clinic_reaches_every_kind_of_answer(monkeypatch: pytest.MonkeyPatch
         seen.add(code)
         return code
 
-    monkeypatch.setattr(consent, "judge", listens)
+    monkeypatch.setattr(evaluator, "judge", listens)
     for seed in range(4):
         run_plan(draw(seed, 4, "calm", 40), Clinic())
     assert {Code.OK, Code.E_PURPOSE, Code.E_SCOPE, Code.E_REVOKED, Code.E_EXPIRED, Code.E_USES} <= seen
@@ -52,7 +53,7 @@ def test_a_contract_that_forgets_a_rule_is_caught(rule: str, forgotten: Code, mo
             return code
         return judge(replace(granted, revoked=None), *case) if code == Code.E_REVOKED else Code.OK
 
-    monkeypatch.setattr(consent, "judge", forgets)
+    monkeypatch.setattr(evaluator, "judge", forgets)
     with pytest.raises(InvariantBroken, match=rule):
         for seed in range(10):
             run_plan(draw(seed, 4, "calm", 40), Clinic())

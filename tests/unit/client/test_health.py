@@ -57,7 +57,7 @@ class Ward(World):
         self.events(PATIENT.signing, grant)
         return card
 
-    def answer(self, card=None, compartments=(ALLERGY.handle,), purpose="TREAT", reader=DOCTOR, **more):
+    def answer(self, card=None, compartments=(ALLERGY.handle,), purpose="TREAT", reader=DOCTOR, cosigners=(), **more):
         request = request_access(
             reader,
             self.chain,
@@ -68,7 +68,7 @@ class Ward(World):
             card=card,
             **more,
         )
-        effects = self.run(self.signed(reader.signing, request))
+        effects = self.run(self.signed(reader.signing, request, cosigners=cosigners))
         return Code(decision_of(effects.receipts[0]).decision)
 
 
@@ -148,7 +148,8 @@ def test_glass_is_broken_by_its_group_with_a_reason(ward):
     """F-15: not without a reason, and not where a consent in force says never."""
     ward.events(TAL, issue_credential(DOCTOR.did, "paramedic", 0, FOREVER_MS, groups=[Group(id16("er"), True)]))
     assert ward.answer(purpose="BTG") == Code.E_BTG_FORBIDDEN
-    assert ward.answer(purpose="BTG", reason=b"unconscious") == Code.OK
+    assert ward.answer(purpose="BTG", reason=b"unconscious") == Code.E_COSIGNERS
+    assert ward.answer(purpose="BTG", reason=b"unconscious", cosigners=[TAL]) == Code.OK
     ward.granted(btg="never")
     assert ward.answer(purpose="BTG", reason=b"unconscious") == Code.E_BTG_FORBIDDEN
 

@@ -7,7 +7,7 @@ import pytest
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.receipt import ReceiptProof, effects_root_of
 from p2pledger.execution import keys
-from p2pledger.execution.contract import Call, Outcome
+from p2pledger.execution.contract import Application, Call, Outcome
 from p2pledger.execution.execute import BlockEffects, execute_block
 from p2pledger.primitives import limits, merkle
 from p2pledger.primitives.codec import Record, decode, encode
@@ -52,7 +52,7 @@ FAULTS: Mapping[str, BaseException] = {
 }
 
 
-class Notes:
+class Notes(Application):
     """A small application that is not about health."""
 
     def genesis_writes(self, founding: Founding) -> Writes:

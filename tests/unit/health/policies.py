@@ -3,7 +3,8 @@
 import random
 from typing import Any
 
-from p2pledger.health.consent import Consent, Decision, Reader, decide
+from p2pledger.health.consent import Consent
+from p2pledger.health.evaluator import Decision, Reader, Setting, decide
 from p2pledger.health.operations import (
     AccessRequest,
     ActorOpening,
@@ -14,11 +15,12 @@ from p2pledger.health.operations import (
 )
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code
-from tests.unit.health import reference_evaluator as reference
+from tests.reference import consent as reference
 
 Plain = dict[str, Any]
 GRANTED = ["TREAT", "TREAT", "COC", "ETREAT", "CLINTRL", "HPAYMT", "COVERAGE", "HRESCH", "PATRQT"]
 ASKED = [
+    "HDECD",
     "TREAT",
     "TREAT",
     "TREAT",
@@ -43,6 +45,7 @@ ACTORS = [
     ("group", "g1", 1),
 ]
 POLICIES = ["deny", "basic-normal", "all-normal", "break-glass-only"]
+LABELS = ["R", "PSY", "SDV"]
 NOW = 1_000
 
 
@@ -50,36 +53,50 @@ def _some(rng: random.Random, values: list[Any], most: int) -> list[Any]:
     return rng.sample(values, rng.randint(0, min(most, len(values))))
 
 
+def _maybe(rng: random.Random, chance: float, values: list[Any], most: int) -> list[Any]:
+    return _some(rng, values, most) if rng.random() < chance else []
+
+
 def _months(rng: random.Random) -> tuple[int, int] | None:
-    return None if rng.random() < 0.6 else (first := rng.randint(1, 6), rng.randint(first, 6))
+    return None if rng.random() < 0.6 else (first := rng.randint(1, 3), rng.randint(first, 3))
+
+
+def _scope(rng: random.Random) -> Plain:
+    return {
+        "compartments": None if rng.random() < 0.6 else _some(rng, [0, 1, 2], 3),
+        "classes": None if rng.random() < 0.8 else _some(rng, ["c1", "c2"], 2),
+        "months": _months(rng),
+        "records": _maybe(rng, 0.15, ["r1", "r2"], 2),
+        "authors": _maybe(rng, 0.15, ["a1", "a2"], 2),
+        "encounters": _maybe(rng, 0.15, ["e1"], 1),
+    }
 
 
 def _exception(rng: random.Random) -> Plain:
-    return {
-        "actors": _some(rng, ACTORS, 2) if rng.random() < 0.3 else [],
-        "purposes": _some(rng, sorted(set(GRANTED)), 2) if rng.random() < 0.4 else [],
-        "compartments": None if rng.random() < 0.4 else _some(rng, [0, 1, 2, 3], 3),
-        "months": _months(rng),
-        "labels": _some(rng, ["N", "R", "PSY"], 2) if rng.random() < 0.8 else [],
+    return _scope(rng) | {
+        "actors": _maybe(rng, 0.3, ACTORS, 2),
+        "purposes": _maybe(rng, 0.4, sorted(set(GRANTED)), 2),
+        "labels": None if rng.random() < 0.5 else _some(rng, LABELS, 2),
     }
 
 
 def random_consent(rng: random.Random, number: int) -> Plain:
     """A consent that has a fair chance to permit something."""
     first = NOW + rng.choice([-500, -100, -100, -100, -100, -1, 0, 1])
-    return {
+    btg = rng.choice(["policy", "policy", "policy", "named", "never"])
+    return _scope(rng) | {
         "id": number,
         "pid": "me" if rng.random() < 0.9 else "other",
         "revoked": rng.random() < 0.1,
         "first": first,
         "last": max(first + 1, NOW + rng.choice([0, 1, 100, 100, 100, 100, 500])),
         "base": "permit" if rng.random() < 0.75 else "deny",
-        "actors": _some(rng, ACTORS, 3) if rng.random() < 0.6 else [],
+        "actors": _maybe(rng, 0.6, ACTORS, 3),
         "purposes": sorted({rng.choice(GRANTED), rng.choice(GRANTED), rng.choice(["TREAT", "HPAYMT"])}),
-        "compartments": None if rng.random() < 0.6 else _some(rng, [0, 1, 2, 3], 4),
-        "months": _months(rng),
+        "labels": None if rng.random() < 0.7 else _some(rng, LABELS, 2),
         "exceptions": [_exception(rng) for _ in range(rng.choice([0, 0, 1, 2]))],
-        "never_break_glass": rng.random() < 0.2,
+        "btg": btg,
+        "btg_actors": [rng.choice(ACTORS)] if btg == "named" else [],
         "max_uses": rng.choice([0, 0, 0, 2]),
         "uses": rng.randint(0, 3),
     }
@@ -91,10 +108,14 @@ def random_request(rng: random.Random) -> Plain:
         "basis": rng.randint(0, 3) if rng.random() < 0.4 else None,
         "purpose": rng.choice(ASKED),
         "actor": rng.choice(ACTORS) if rng.random() < 0.8 else None,
-        "compartments": _some(rng, [0, 1, 2, 3], 2) or [rng.randint(0, 3)],
-        "labels": _some(rng, ["N", "R", "PSY"], 2) if rng.random() < 0.5 else [],
-        "months": (first := rng.randint(1, 6), rng.randint(first, 6)) if rng.random() < 0.7 else None,
-        "records": rng.choice([1, 7, 256, 257]),
+        "compartments": _some(rng, [0, 1, 2], 2) or [rng.randint(0, 2)],
+        "classes": _maybe(rng, 0.6, ["c1", "c2"], 2),
+        "labels": _maybe(rng, 0.5, LABELS, 2),
+        "months": (first := rng.randint(1, 3), rng.randint(first, 3)) if rng.random() < 0.7 else None,
+        "records": _maybe(rng, 0.5, ["r1", "r2"], 2),
+        "authors": _maybe(rng, 0.5, ["a1", "a2"], 2),
+        "encounters": _maybe(rng, 0.5, ["e1"], 1),
+        "n_records": rng.choice([1, 7, 256, 257]),
         "has_reason": rng.random() < 0.8,
     }
 
@@ -108,15 +129,24 @@ def random_reader(rng: random.Random) -> Plain:
         "roles": roles,
         "groups": groups,
         "is_clinical": "nurse" in roles,
-        "may_break_glass": rng.random() < 0.5,
+        "may_break_glass": rng.random() < 0.7,
+        "has_second_factor": rng.random() < 0.7,
     }
+
+
+def setting(policy: str, now: int = NOW, is_deceased: bool = False) -> Plain:
+    return {"policy": policy, "now": now, "is_deceased": is_deceased}
+
+
+def random_setting(rng: random.Random) -> Plain:
+    return setting(rng.choice(POLICIES), NOW, rng.random() < 0.15)
 
 
 # The same as records
 
 
-_HANDLES = {name: sha256(str(name).encode())[:16] for name in [*range(64), "p1", "p2", "o1", "g1", "me", "other"]}
-_LABELS = {name: sha256(b"label " + name.encode())[:16] for name in ("N", "R", "PSY")}
+_NAMES = [*range(64), "p1", "p2", "o1", "g1", "me", "other", "c1", "c2", "r1", "r2", "a1", "a2", "e1", *LABELS]
+_HANDLES = {name: sha256(str(name).encode())[:16] for name in _NAMES}
 
 
 def _opening(actor: tuple[str, str, int]) -> ActorOpening:
@@ -128,21 +158,26 @@ def _opening(actor: tuple[str, str, int]) -> ActorOpening:
 _COMMITS = {actor: actor_commit(_opening(actor)) for actor in ACTORS}
 
 
-def _handles(compartments: list[int] | None) -> tuple[bytes, ...] | None:
-    return None if compartments is None else tuple(_HANDLES[number] for number in compartments)
+def _handles(names: list[Any] | None) -> tuple[bytes, ...] | None:
+    return None if names is None else tuple(_HANDLES[name] for name in names)
+
+
+def _commits(actors: list[Any]) -> tuple[bytes, ...]:
+    return tuple(_COMMITS[actor] for actor in actors)
 
 
 def _calendar(months: tuple[int, int] | None) -> tuple[int, int] | None:
     return None if months is None else (202600 + months[0], 202600 + months[1])
 
 
+def _scope_fields(plain: Plain) -> dict[str, Any]:
+    places = ("compartments", "classes", "labels", "records", "authors", "encounters")
+    return {place: _handles(plain[place]) for place in places} | {"months": _calendar(plain["months"])}
+
+
 def exception_record(plain: Plain) -> PolicyException:
     return PolicyException(
-        tuple(_COMMITS[actor] for actor in plain["actors"]),
-        tuple(plain["purposes"]),
-        _handles(plain["compartments"]),
-        tuple(_LABELS[label] for label in plain["labels"]),
-        _calendar(plain["months"]),
+        actor_commits=_commits(plain["actors"]), purposes=tuple(plain["purposes"]), **_scope_fields(plain)
     )
 
 
@@ -152,17 +187,17 @@ def consent_record(plain: Plain) -> Consent:
         pid=_HANDLES[plain["pid"]],
         capacity="patient",
         base=plain["base"],
-        actor_commits=tuple(_COMMITS[actor] for actor in plain["actors"]),
+        actor_commits=_commits(plain["actors"]),
         purposes=tuple(plain["purposes"]),
-        compartments=_handles(plain["compartments"]),
-        months=_calendar(plain["months"]),
         valid_from_ms=plain["first"],
         valid_to_ms=plain["last"],
         max_uses=plain["max_uses"],
         exceptions=tuple(exception_record(exception) for exception in plain["exceptions"]),
-        btg="never" if plain["never_break_glass"] else "policy",
+        btg=plain["btg"],
         doc_commit=b"d" * 32,
         evidence_commit=b"e" * 32,
+        btg_commits=_commits(plain["btg_actors"]),
+        **_scope_fields(plain),
     )
     return Consent(terms, 1, plain["uses"], 5 if plain["revoked"] else None)
 
@@ -176,14 +211,12 @@ def request_record(plain: Plain) -> AccessRequest:
         purpose=plain["purpose"],
         actor_opening=None if plain["actor"] is None else _opening(plain["actor"]),
         scope_commit=b"s" * 32,
-        n_records=plain["records"],
-        compartments=_handles(plain["compartments"]) or (),
-        labels=tuple(_LABELS[label] for label in plain["labels"]),
-        months=_calendar(plain["months"]),
+        n_records=plain["n_records"],
         reader_eph_x25519=b"x" * 32,
         pop=b"p" * 64,
         not_after_ms=2**40,
         reason_commit=b"r" * 32 if plain["has_reason"] else None,
+        **_scope_fields(plain),
     )
 
 
@@ -194,13 +227,15 @@ def reader_record(plain: Plain) -> Reader:
         roles=tuple(plain["roles"]),
         groups=tuple(_HANDLES[group] for group in plain["groups"]),
         may_break_glass=plain["may_break_glass"],
+        has_second_factor=plain["has_second_factor"],
     )
 
 
-def decided(request: Plain, reader: Plain, consents: list[Plain], policy: str, now: int = NOW) -> Decision:
+def decided(request: Plain, reader: Plain, consents: list[Plain], where: Plain) -> Decision:
     """What the package decides."""
     records = [consent_record(consent) for consent in consents]
-    return decide(request_record(request), reader_record(reader), records, policy, now)  # type: ignore[arg-type]
+    setting = Setting(where["policy"], where["now"], where["is_deceased"])
+    return decide(request_record(request), reader_record(reader), records, setting)
 
 
 def in_words(code: Code) -> str:

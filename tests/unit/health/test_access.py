@@ -267,19 +267,21 @@ def test_the_default_policy_judges_where_no_consent_fits(policy: Any, treat: Cod
 
 
 def test_breaking_the_glass(world: World) -> None:
-    """Group, reason and a bounded number of records; a consent that says never forbids it while it is in force."""
+    """F-15: group, reason, a bounded number of records and a colleague; a consent in force that says never forbids."""
     reason = hash32("reason")
     emergency: dict[str, Any] = {"purpose": "BTG", "basis": None, "reason_commit": reason, "actor_opening": None}
-    assert world.ask("not in the group", **emergency) == Code.E_BTG_FORBIDDEN
+    together: dict[str, Any] = emergency | {"cosigners": [TAL]}
+    assert world.ask("not in the group", **together) == Code.E_BTG_FORBIDDEN
     world.credential("doctor", TAL, role="paramedic", groups=(EMERGENCY,))
-    assert world.decided(world.request("a", **emergency)).basis == "btg"
-    assert world.ask("no reason", **(emergency | {"reason_commit": None})) == Code.E_BTG_FORBIDDEN
-    assert world.ask("empty reason", **(emergency | {"reason_commit": bytes(32)})) == Code.E_BTG_FORBIDDEN
-    assert world.ask("an archive", **emergency, n_records=257) == Code.E_BTG_FORBIDDEN
+    assert world.decided(world.request("a", **emergency), cosigners=[TAL]).basis == "btg"
+    assert world.ask("alone", **emergency) == Code.E_COSIGNERS
+    assert world.ask("no reason", **(together | {"reason_commit": None})) == Code.E_BTG_FORBIDDEN
+    assert world.ask("empty reason", **(together | {"reason_commit": bytes(32)})) == Code.E_BTG_FORBIDDEN
+    assert world.ask("an archive", **together, n_records=257) == Code.E_BTG_FORBIDDEN
     world.grant(btg="never")
-    assert world.ask("never", **emergency) == Code.E_BTG_FORBIDDEN
+    assert world.ask("never", **together) == Code.E_BTG_FORBIDDEN
     world.now_ms += DAY_MS
-    assert world.ask("the consent ended", **emergency) == Code.OK
+    assert world.ask("the consent ended", **together) == Code.OK
 
 
 def test_patients_read_their_own(world: World) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from p2pledger.chain.genesis import Parameters
-from p2pledger.health import access, consent, directory, log, operations, queries
+from p2pledger.health import access, consent, directory, evaluator, log, operations, queries
 from p2pledger.health.operations import (
     ConsentRevoke,
     CredentialRevoke,
@@ -92,7 +92,7 @@ def test_nobody_opens_a_commitment_to_somebody_else(without: Without, kind: str,
     """The salt has leaked: the opening is right, only not true of who shows it."""
     shown = opening(kind, handle)
     terms: dict[str, Any] = {"actor_commits": (actor_commit(shown),)}
-    with without(consent.presented_actor, "is_true"):
+    with without(evaluator.presented_actor, "is_true"):
         assert granted(**terms).ask(actor_opening=shown) == Code.OK
     assert granted(**terms).ask(actor_opening=shown) == Code.E_ACTOR
 
@@ -177,30 +177,30 @@ def after_it_was_revoked(world: World) -> Code:
 @pytest.mark.parametrize(
     ("check", "terms", "attack", "code"),
     [
-        (Check(consent.judge, "if consent.revoked is not None"), {}, after_it_was_revoked, Code.E_REVOKED),
-        (Check(consent.judge, "if time_ms >= terms.valid_to_ms"), {}, after_its_end, Code.E_EXPIRED),
+        (Check(evaluator.judge, "if consent.revoked is not None"), {}, after_it_was_revoked, Code.E_REVOKED),
+        (Check(evaluator.judge, "if time_ms >= terms.valid_to_ms"), {}, after_its_end, Code.E_EXPIRED),
         (
-            Check(consent.judge, "if time_ms < terms.valid_from_ms"),
+            Check(evaluator.judge, "if time_ms < terms.valid_from_ms"),
             {"valid_from_ms": World().now_ms + DAY_MS // 2},
             World.ask,
             Code.E_NOT_YET,
         ),
-        (Check(consent.judge, "if not _means("), {}, lambda world: world.ask(actor_opening=None), Code.E_ACTOR),
-        (Check(consent.judge, "if not _serves("), {}, lambda world: world.ask(purpose="HMARKT"), Code.E_PURPOSE),
+        (Check(evaluator.judge, "if not _means("), {}, lambda world: world.ask(actor_opening=None), Code.E_ACTOR),
+        (Check(evaluator.judge, "if not _serves("), {}, lambda world: world.ask(purpose="HMARKT"), Code.E_PURPOSE),
         (
-            Check(consent.judge, "if not _holds("),
+            Check(evaluator.judge, "if not _holds("),
             {},
             lambda world: world.ask(compartments=(ALLERGY, NOTES)),
             Code.E_SCOPE,
         ),
         (
-            Check(consent.judge, "if refusal is not None"),
+            Check(evaluator.judge, "if refusal is not None"),
             {"exceptions": (PolicyException(labels=(id16("psychiatry"),)),)},
             lambda world: world.ask(labels=(id16("psychiatry"),)),
             Code.E_LABEL,
         ),
         (
-            Check(consent.judge, "if terms.max_uses and"),
+            Check(evaluator.judge, "if terms.max_uses and"),
             {"max_uses": 1},
             lambda world: (world.ask("a"), world.ask("b"))[1],
             Code.E_USES,
@@ -228,11 +228,11 @@ def test_another_patients_consent_is_no_consent(without: Without) -> None:
         assert world.submit(key("neighbour"), foreign) == Code.OK
         request = world.request(basis=id16("foreign"))
         reader = access.reader_of(request, AccountKey(DOCTOR.public), world.now_ms, world.state)
-        assert isinstance(reader, consent.Reader)
+        assert isinstance(reader, evaluator.Reader)
         everybodys = consent.load_all(id16("neighbour"), world.state)
-        return consent.decide(request, reader, everybodys, "deny", world.now_ms).code
+        return evaluator.decide(request, reader, everybodys, evaluator.Setting("deny", world.now_ms)).code
 
-    with without(consent.decide, "consent.terms.pid == request.pid"):
+    with without(evaluator.decide, "consent.terms.pid == request.pid"):
         assert attack() == Code.OK
     assert attack() == Code.E_NO_CONSENT
 
@@ -244,23 +244,23 @@ def broken_glass(**changes: Any) -> Code:
         world.grant(btg=btg)
     world.credential("doctor", TAL, role="paramedic", groups=groups)
     given = {"purpose": "BTG", "basis": None, "actor_opening": None, "reason_commit": hash32("reason")}
-    return world.ask(**(given | changes))
+    return world.ask(**({"cosigners": [TAL]} | given | changes))
 
 
 @pytest.mark.attack("T43")
 @pytest.mark.parametrize(
     ("check", "changes"),
     [
-        (Check(consent._break_glass, "reader.may_break_glass"), {"groups": ()}),
-        (Check(consent._break_glass, "request.reason_commit != _ZERO"), {"reason_commit": bytes(32)}),
+        (Check(evaluator._break_glass, "reader.may_break_glass"), {"groups": ()}),
+        (Check(evaluator._break_glass, "request.reason_commit != _ZERO"), {"reason_commit": bytes(32)}),
         (
-            Check(consent._break_glass, "request.n_records <= limits.BREAK_GLASS_RECORDS_MAX"),
+            Check(evaluator._break_glass, "request.n_records <= limits.BREAK_GLASS_RECORDS_MAX"),
             {"n_records": limits.BREAK_GLASS_RECORDS_MAX + 1},
         ),
         (
             Check(
-                consent._break_glass,
-                "not any((consent.terms.btg == 'never' and consent.is_in_force(time_ms) for consent in own))",
+                evaluator._break_glass,
+                "not any((terms.btg == 'never' for terms in said))",
             ),
             {"btg": "never"},
         ),
@@ -274,12 +274,21 @@ def test_the_glass_is_broken_by_its_rules(without: Without, check: Check, change
 
 
 @pytest.mark.attack("T43")
+def test_nobody_breaks_the_glass_alone(without: Without) -> None:
+    """F-15: a stolen key is not enough; a colleague of the same house signs, too."""
+    with without(evaluator._break_glass, "if not reader.has_second_factor"):
+        assert broken_glass(cosigners=[]) == Code.OK
+    for others in ([], [BERG], [PATIENT]):
+        assert broken_glass(cosigners=others) == Code.E_COSIGNERS
+
+
+@pytest.mark.attack("T43")
 def test_a_lax_default_policy_opens_nothing_that_is_labelled(without: Without) -> None:
     def attack() -> Code:
         world = World(Parameters(default_policy="all-normal"))
         return world.ask(basis=None, labels=(id16("psychiatry"),))
 
-    with without(consent._by_default, "is_normal"):
+    with without(evaluator._by_default, "is_normal"):
         assert attack() == Code.OK
     assert attack() == Code.E_NO_CONSENT
 

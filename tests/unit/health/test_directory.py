@@ -9,7 +9,7 @@ from p2pledger.chain.receipt import ReceiptProof, effects_root_of
 from p2pledger.chain.transaction import Envelope, assemble, check_signatures, parse
 from p2pledger.execution import keys as ledger_keys
 from p2pledger.execution.execute import execute_block
-from p2pledger.health import directory, queries, records
+from p2pledger.health import consent, directory, queries, records
 from p2pledger.health import keys as health_keys
 from p2pledger.health.operations import (
     CompartmentCount,
@@ -229,9 +229,21 @@ def test_what_cannot_be_enforced_is_refused(world: World, changes: dict[str, Any
 
 def test_a_patient_has_a_bounded_number_of_consents(world: World) -> None:
     """Whoever is judged by all of them must not wait for ever."""
-    world.state.apply({health_keys.consent_count(PID): encode(limits.CONSENTS_PER_PATIENT_MAX - 1)})
+    world.state.apply(
+        {health_keys.consent_count(PID): encode(consent.Holdings(limits.CONSENTS_PER_PATIENT_MAX - 1, 0))}
+    )
     assert world.grant() == Code.OK
     assert world.grant(consent_id=id16("one more")) == Code.E_QUOTA
+
+
+def test_a_patient_s_consents_have_a_bounded_size(world: World) -> None:
+    """So that no patient makes the judgement of its requests expensive for everybody."""
+    size = len(encode(consent.Consent(world.consent(), 100)))
+    room = limits.CONSENT_BYTES_PER_PATIENT_MAX - size
+    world.state.apply({health_keys.consent_count(PID): encode(consent.Holdings(1, room + 1))})
+    assert world.grant() == Code.E_QUOTA
+    world.state.apply({health_keys.consent_count(PID): encode(consent.Holdings(1, room))})
+    assert world.grant() == Code.OK
 
 
 def test_who_may_see_a_patient_s_log(world: World) -> None:
@@ -271,6 +283,6 @@ def test_the_layers_keep_to_their_prefixes() -> None:
     ledger = [ledger_keys.ACCOUNT, ledger_keys.NONCES, ledger_keys.ORIGIN, ledger_keys.NEXT_ACCOUNT]
     names = [name for name in vars(health_keys) if name.isupper()]
     health = [getattr(health_keys, name) for name in names]
-    assert len({*ledger, *health}) == len(ledger) + len(health) >= 4 + 15
+    assert len({*ledger, *health}) == len(ledger) + len(health) >= 4 + 23
     assert all(len(prefix) == 1 for prefix in ledger + health)
     assert max(ledger)[0] < ledger_keys.APPLICATION_FIRST <= min(health)[0]

@@ -126,7 +126,7 @@ def granted_over_another(world: World) -> Code:
 
 
 def granted_without_end(world: World) -> Code:
-    world.state.apply({keys.consent_count(PID): encode(limits.CONSENTS_PER_PATIENT_MAX)})
+    world.state.apply({keys.consent_count(PID): encode(consent.Holdings(limits.CONSENTS_PER_PATIENT_MAX, 0))})
     return world.grant()
 
 

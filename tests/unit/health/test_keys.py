@@ -13,14 +13,22 @@ def test_a_key_is_its_prefix_and_what_it_is_about() -> None:
     assert keys.key_owner(ACCOUNT) == b"\x12" + ACCOUNT
     assert keys.identity(A) == b"\x13" + A
     assert keys.credential(A, "nurse") == b"\x14" + A + b"nurse" + bytes(11)
-    assert keys.DEFAULT_POLICY == b"\x15"
+    assert keys.RULES == b"\x15"
     assert keys.key_period(A, 258) == b"\x16" + A + b"\0\0\x01\x02"
     assert keys.batch(B) == b"\x20" + B
     assert keys.patient_batch(A, B) == b"\x21" + A + B
     assert keys.consent(A, B) == b"\x30" + A + B
     assert keys.consent_pid(B) == b"\x31" + B
     assert keys.consent_count(A) == b"\x32" + A
+    assert keys.proxy(A, B) == b"\x33" + A + B
+    assert keys.proxy_for(B, A) == b"\x34" + B + A
+    assert keys.deceased(A) == b"\x35" + A
     assert keys.access(B) == b"\x40" + B
+    assert keys.broken_glass(B) == b"\x41" + B
+    assert keys.review_due(258, B) == b"\x42" + bytes(6) + b"\x01\x02" + B
+    assert keys.organisation_rate(A) == b"\x43" + A
+    assert keys.person_rate(A) == b"\x44" + A
+    assert keys.refusals(ACCOUNT) == b"\x45" + ACCOUNT
     assert keys.log_head(A) == b"\x50" + A
     assert keys.log_line(A, 258) == b"\x51" + A + bytes(6) + b"\x01\x02"
 
@@ -31,4 +39,5 @@ def test_what_belongs_together_has_a_common_prefix() -> None:
     assert keys.key_period(A, 1).startswith(keys.key_periods(A))
     assert keys.patient_batch(A, B).startswith(keys.patient_batches(A))
     assert keys.consent(A, B).startswith(keys.consents(A))
+    assert keys.proxy(A, B).startswith(keys.proxies(A))
     assert keys.log_line(A, 1).startswith(keys.log_lines(A))

@@ -101,9 +101,13 @@ REQUEST = policies.request_record(
         "purpose": "TREAT",
         "actor": ("person", "p1", 1),
         "compartments": [0],
+        "classes": [],
         "labels": [],
         "months": None,
-        "records": 1,
+        "records": [],
+        "authors": [],
+        "encounters": [],
+        "n_records": 1,
         "has_reason": False,
     }
 )

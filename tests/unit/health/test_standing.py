@@ -150,6 +150,7 @@ def test_a_named_consent_does_not_hide_one_that_says_never(world: World) -> None
     """F-15: whoever breaks the glass is judged by all consents, whichever the request names."""
     world.credential("doctor", TAL, role="paramedic", groups=(EMERGENCY,))
     emergency: dict[str, Any] = {"purpose": "BTG", "reason_commit": hash32("reason"), "actor_opening": None}
+    emergency["cosigners"] = [TAL]
     world.grant()
     assert world.ask("a", **emergency) == Code.OK
     world.grant(consent_id=id16("never"), btg="never")
@@ -213,12 +214,12 @@ def test_an_event_says_whether_the_access_was_allowed(world: World) -> None:
 
 def test_each_consent_counts_once(world: World) -> None:
     """Towards the number that a patient may have; ended ones too."""
-    assert consent.count_of(PID, world.state) == 0
+    assert consent.holdings_of(PID, world.state).count == 0
     for number in (1, 2):
         world.grant(consent_id=id16(f"consent {number}"))
-        assert consent.count_of(PID, world.state) == number
+        assert consent.holdings_of(PID, world.state).count == number
     world.submit(PATIENT, ConsentRevoke(id16("consent 1"), "withdrawn"))
-    assert consent.count_of(PID, world.state) == 2
+    assert consent.holdings_of(PID, world.state).count == 2
 
 
 def test_a_consent_may_be_of_one_month_and_refuse_some_purposes_only(world: World) -> None:

@@ -99,13 +99,17 @@ class World(Ledger):
         pop = sign_pop(reader, self.chain, asked.reader_eph_x25519, asked.access_id, asked.scope_commit)
         return asked if "pop" in changes else replace(asked, pop=pop)
 
-    def ask(self, name: str = "access", reader: SigningKey = DOCTOR, **changes: Any) -> Code:
+    def ask(
+        self, name: str = "access", reader: SigningKey = DOCTOR, cosigners: Sequence[SigningKey] = (), **changes: Any
+    ) -> Code:
         """The decision about a request that the contract accepts."""
-        decided = self.decided(self.request(name, reader, **changes), reader)
+        decided = self.decided(self.request(name, reader, **changes), reader, cosigners)
         return Code(decided.decision)
 
-    def decided(self, request: AccessRequest, reader: SigningKey = DOCTOR) -> AccessDecided:
-        (event,) = self.events(reader, request)
+    def decided(
+        self, request: AccessRequest, reader: SigningKey = DOCTOR, cosigners: Sequence[SigningKey] = ()
+    ) -> AccessDecided:
+        event = self.events(reader, request, cosigners=cosigners)[0]
         assert isinstance(event, AccessDecided)
         kept = access.access_of(request.access_id, self.state)
         assert kept is not None and kept.decision == event.decision
