@@ -61,6 +61,7 @@ NOUNS = {
     "consent": Noun("p2pledger.cli.consent:consent", "Grant, revoke and list consents."),
     "access": Noun("p2pledger.cli.access:access", "Ask for access to records."),
     "audit": Noun("p2pledger.cli.audit:audit", "Who accessed what, for what purpose, and when."),
+    "watch": Noun("p2pledger.cli.watch:watch", "Tell what happens to a patient's data as it happens."),
     "verify": Noun("p2pledger.cli.verify:verify", "Check proofs offline, with nothing but the genesis."),
     "sim": Noun("p2pledger.cli.sim:sim", "Run simulated consortia through faults and liars."),
     "version": Noun("p2pledger.cli.version:version", "Show the versions of this program."),

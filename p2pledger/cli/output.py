@@ -50,6 +50,14 @@ class Session:
             for row in rows:
                 click.echo(_json(row, indent=None))
 
+    def show_line(self, row: Mapping[str, Any], columns: Sequence[str]) -> None:
+        """One row of which nobody knows how many follow: written at once, `json` as `jsonl`."""
+        if self.form == "table":
+            click.echo("  ".join(_cell(row.get(column)) for column in columns))
+        else:
+            click.echo(_json(row, indent=None))
+        sys.stdout.flush()
+
 
 def say(message: str) -> None:
     """A message for the person at the terminal, on stderr."""

@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from p2pledger.client.health import Compartment
+    from p2pledger.network.api import Cursor
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SPAN_MS_MAX = 200 * 366 * 86_400_000
@@ -60,6 +61,23 @@ class Instant(click.ParamType[int]):
         if found.tzinfo is None:
             self.fail(f"{value!r} has no time zone; end it with Z or an offset like +02:00", param, ctx)
         return int(found.timestamp() * 1000)
+
+
+class Place(click.ParamType["Cursor"]):
+    """HEIGHT:INDEX, a place in the chain."""
+
+    name = "place"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Cursor":
+        from p2pledger.network.api import Cursor
+        from p2pledger.primitives.ids import Height
+
+        if isinstance(value, Cursor):
+            return value
+        match = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,9})", value)
+        if match is None:
+            self.fail(f"{value!r} is not a place like 120:0, a height and the number of a transaction", param, ctx)
+        return Cursor(Height(int(match[1])), int(match[2]))
 
 
 class CompartmentValue(click.ParamType["Compartment"]):

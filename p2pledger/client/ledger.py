@@ -50,9 +50,9 @@ from p2pledger.network.api import (
     GetStatus,
     LineReply,
     LogReply,
+    Question,
     ReceiptReply,
     Reply,
-    Request,
     StateReply,
     StatusReply,
     Submit,
@@ -294,7 +294,7 @@ class LedgerClient:
             )
         return Receipt(executed, reply.evidence)
 
-    async def _patiently(self, node: Node, request: Request, kind: type[R]) -> R:
+    async def _patiently(self, node: Node, request: Question, kind: type[R]) -> R:
         """Ask again while the node is busy, waiting twice as long each time."""
         wait_s = self._patience.busy_first_s
         while True:
@@ -358,7 +358,7 @@ class LedgerClient:
         height, value = await self.state(caught(validator))
         return height, None if value is None else decode_caught(value)
 
-    async def _ask(self, request: Request, kind: type[R], check: Callable[[R], A]) -> A:
+    async def _ask(self, request: Question, kind: type[R], check: Callable[[R], A]) -> A:
         """The first answer that stands its check. Raises Rejected, or what went wrong at the last node."""
         failure: Exception = Unavailable("no node to ask")
         for node in self._links.in_order():
@@ -372,11 +372,11 @@ class LedgerClient:
                 failure = error
         raise failure
 
-    async def _ask_one(self, node: Node, request: Request, kind: type[R]) -> R:
+    async def _ask_one(self, node: Node, request: Question, kind: type[R]) -> R:
         with trio.fail_after(self._patience.silence_s):
             return await self._patiently(node, request, kind)
 
-    async def _answer(self, node: Node, request: Request, kind: type[R]) -> R:
+    async def _answer(self, node: Node, request: Question, kind: type[R]) -> R:
         """Raises Busy, Rejected for a Failure, Unavailable and PeerFault."""
         reply: Reply = await self._links.call(node, request)
         if isinstance(reply, Failure):

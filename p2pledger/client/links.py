@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
-from p2pledger.network.api import Reply, Request
+from p2pledger.network.api import Question, Reply
 from p2pledger.network.connection import ClientConnection, connect
 from p2pledger.network.transport import TLS_OVER_TCP, Transport
 from p2pledger.primitives.crypto import SigningKey
@@ -78,7 +78,7 @@ class Links:
         """Prefer the next node from now on."""
         self._first = (self._first + 1) % len(self._nodes)
 
-    async def call(self, node: Node, request: Request) -> Reply:
+    async def call(self, node: Node, request: Question) -> Reply:
         """The node's reply. Raises Unavailable, PeerFault, Rejected and InvalidInput, as a connection does."""
         lane = await self._lane(node)
         lane.calls += 1

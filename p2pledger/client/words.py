@@ -1,10 +1,20 @@
 """Codes of the health layer in words that a patient understands (F-75). What has no words here shows its code."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from p2pledger.chain.genesis import Card
 from p2pledger.client.export import code_name
-from p2pledger.health.events import BasisKind
+from p2pledger.health.events import (
+    AccessDecided,
+    AnyEvent,
+    BasisKind,
+    ConsentGranted,
+    ConsentRevoked,
+    IdentityRekeyed,
+    KeyRevoked,
+    KeyRotated,
+)
 from p2pledger.health.operations import ActorOpening
 from p2pledger.health.purposes import Purpose
 from p2pledger.primitives.errors import Code
@@ -72,6 +82,23 @@ def decision(code: int) -> str:
 def basis(kind: BasisKind, consent_id: bytes | None) -> str:
     """What an access rests on."""
     return f"consent {consent_id.hex()}" if consent_id is not None else _BASES[kind]
+
+
+def event(told: AnyEvent) -> str:
+    """What a feed tells, in a line."""
+    match told:
+        case AccessDecided():
+            return f"{decision(told.decision)}; {purpose(told.purpose)}; by {basis(told.basis, told.consent_id)}"
+        case ConsentGranted():
+            return f"consent {told.consent_id.hex()} was given"
+        case ConsentRevoked():
+            return f"consent {told.consent_id.hex()} was taken back: {told.reason}"
+        case KeyRotated() | IdentityRekeyed():
+            return "a new key took the place of the old one"
+        case KeyRevoked():
+            return "the key was revoked"
+        case _:
+            return re.sub(r"(?<!^)(?=[A-Z])", " ", type(told).__name__).lower()
 
 
 def organisation(identifier: bytes, cards: Sequence[Card]) -> str:

@@ -5,6 +5,7 @@ that a proof against the last checkpoint's root can always be made. What was exe
 is executed again from the ledger after a restart.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -69,7 +70,7 @@ class Executor:
         self._since = _Since()
         self._frozen = _Since()
         self._flushing: Height | None = None
-        self.executed = Height(0)
+        self.executed: Height = Height(0)
         self.checkpoint = Height(0)
         self.last: Header = founding.header
         self.effects_roots: dict[Height, bytes] = {}
@@ -278,7 +279,8 @@ class Executor:
         """All receipts of an executed height."""
         for since in (self._since, self._frozen):
             if height in since.leaves:
-                return [executed for executed in since.receipts if executed.receipt.height == height]
+                first = bisect_left(since.receipts, height, key=_height)
+                return since.receipts[first : bisect_right(since.receipts, height, key=_height)]
         return list(self._snapshot.receipts_at(height))
 
     def effects_leaves(self, height: Height) -> list[bytes]:
@@ -297,6 +299,10 @@ def genesis_flush(application: Application, founding: Founding) -> StateFlush:
     writes = seats.genesis_writes(application, founding)
     _, tree_writes = tree.update(lambda key: None, writes)
     return StateFlush(Height(0), dict(writes), (), (), tree_writes, ())
+
+
+def _height(executed: Executed) -> Height:
+    return executed.receipt.height
 
 
 def _root_key(height: int) -> bytes:

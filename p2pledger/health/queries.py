@@ -38,9 +38,12 @@ def custodian_of(pid: bytes, state: StateView) -> Bytes16 | None:
 
 def may_see_patient(account: AccountKey, pid: bytes, state: StateView) -> bool:
     """Whether this key may ask for the log and the consents of a pid: the patient itself, and organisations (F-08)."""
-    if directory.organisation_by_key(account, state) is not None:
-        return directory.may_act(account, state)
-    return pid_owner(pid, state) == account
+    return may_see_all(account, state) or pid_owner(pid, state) == account
+
+
+def may_see_all(account: AccountKey, state: StateView) -> bool:
+    """Whether this key may see what concerns any patient: the key of an active organisation (F-08)."""
+    return directory.organisation_by_key(account, state) is not None and directory.may_act(account, state)
 
 
 def organisations(state: StateView) -> list[directory.Organisation]:

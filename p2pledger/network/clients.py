@@ -8,11 +8,12 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 import trio
 
-from p2pledger.network.api import Challenge, Failure, Reply, Request, Welcome
+from p2pledger.network.api import Challenge, Cursor, Failure, FeedReply, Question, Reply, Request, Subscribe, Welcome
 from p2pledger.network.authentication import check_hello
 from p2pledger.network.budget import Budget, Rates
 from p2pledger.network.connection import ClientConnection, connect
@@ -61,7 +62,9 @@ class Session:
     address: str
 
 
-Handler = Callable[[Session, Request], Awaitable[Reply]]
+Handler = Callable[[Session, Question], Awaitable[Reply]]
+Feeder = Callable[[Session, Subscribe, Cursor], Awaitable[FeedReply]]
+"""The next reply of a subscription from a place on; waits until there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,12 @@ class ClientSettings:
     silence_s: float = 120.0
     """Clients ping every 30 s; after four missed ones the seat is free again."""
     out_bytes_max: int = 16 * limits.CLIENT_FRAME_BYTES_MAX
+    feeds_max: int = 4
+    """Subscriptions of one session."""
+    feed_bytes_max: int = 1024 * 1024
+    """Waiting to be read by a subscriber, before the next reply of its feed is made."""
+    feed_slow_s: float = 30.0
+    """For a subscriber to read so much; then its session ends, and it goes on from its last place."""
     member_rates: Rates = MEMBER_RATES
     stranger_rates: Rates = STRANGER_RATES
 
@@ -105,11 +114,12 @@ class _Connection:
     outbox: Outbox
     budget: Budget
     slots: trio.Semaphore
+    feeds: int = 0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
 class ClientServer:
-    """Serves clients. `handler` answers one request; `role_of` says what an account is.
+    """Serves clients. `handler` answers one request, `feeder` goes on with a subscription, `role_of` knows accounts.
 
     The handler's InvalidInput, Rejected, Refused and Unavailable become a Failure; StoreError, Divergence and failed
     assertions stop the node; anything else is a bug that costs one reply and a line in the log, because no client may
@@ -124,6 +134,7 @@ class ClientServer:
         handler: Handler,
         role_of: Callable[[AccountKey], str],
         *,
+        feeder: Feeder | None = None,
         settings: ClientSettings | None = None,
         transport: Transport = TLS_OVER_TCP,
     ) -> None:
@@ -136,6 +147,7 @@ class ClientServer:
         self._per_account: Counter[AccountKey] = Counter()
         self._chain = chain
         self._handler = handler
+        self._feeder = feeder
         self._role_of = role_of
         self._transport = transport
         self._secured = transport.client_port(key, certificate)
@@ -272,12 +284,52 @@ class ClientServer:
         return b""
 
     async def _answer(self, connection: _Connection, request: Request) -> None:
-        self._reply(connection, await self._handle(connection.session, request))
+        if isinstance(request, Subscribe):
+            await self._feed(connection, request)
+        else:
+            handler = self._handler
+            self._reply(connection, await self._tried(request, lambda: handler(connection.session, request)))
         connection.slots.release()
 
-    async def _handle(self, session: Session, request: Request) -> Reply:
+    async def _feed(self, connection: _Connection, request: Subscribe) -> None:
+        """Reply after reply, each made when the one before has almost been read: nothing piles up here."""
+        feeder, session = self._feeder, connection.session
+        if feeder is None or connection.feeds >= self.settings.feeds_max:
+            limit = self.settings.feeds_max if feeder else 0
+            self._reply(connection, Failure(request.id, Code.E_BUSY, f"{limit} subscriptions for each session here"))
+            return
+        connection.feeds += 1
+        place = request.start
+        while True:
+            reply = await self._tried(request, partial(feeder, session, request, place))
+            if isinstance(reply, FeedReply):
+                place = reply.next
+            self._reply(connection, reply)
+            if not isinstance(reply, FeedReply):
+                break
+            if not await self._is_read(connection):
+                self._end_slow(connection, request, place)
+                break
+        connection.feeds -= 1
+
+    async def _is_read(self, connection: _Connection) -> bool:
+        with trio.move_on_after(self.settings.feed_slow_s):
+            await connection.outbox.room(self.settings.feed_bytes_max)
+            return True
+        return False
+
+    def _end_slow(self, connection: _Connection, request: Subscribe, place: Cursor) -> None:
+        """The last word of a session that does not keep up; whether or not it is read, the client knows its place."""
+        self.counters.slow_readers += 1
+        waited = f"{self.settings.feed_slow_s:g} s"
+        detail = f"the feed was not read for {waited}; subscribe anew from {place} on"
+        self._reply(connection, Failure(request.id, Code.E_BUSY, detail))
+        connection.scope.deadline = trio.current_time() + _FAREWELL_S
+        connection.outbox.finish()
+
+    async def _tried(self, request: Request, answer: Callable[[], Awaitable[Reply]]) -> Reply:
         try:
-            return await self._handler(session, request)
+            return await answer()
         except Rejected as error:
             return Failure(request.id, error.code, error.detail[:_DETAIL_CHARS_MAX])
         except Refused as refused:

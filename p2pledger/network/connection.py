@@ -2,12 +2,12 @@
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import msgspec
 import trio
 
-from p2pledger.network.api import Challenge, Failure, Reply, Request, Welcome
+from p2pledger.network.api import Challenge, Failure, Question, Reply, Subscribe, Welcome
 from p2pledger.network.authentication import make_hello
 from p2pledger.network.frame import FrameDecoder, Tag, encode_frame
 from p2pledger.network.lobby import MeteredStream, receive_first
@@ -67,6 +67,7 @@ class ClientConnection:
         self._outbox = Outbox(_OUT_BYTES_MAX)
         self._ids = itertools.count(1)
         self._waiting: dict[int, _Call] = {}
+        self._streams: dict[int, trio.MemorySendChannel[Reply]] = {}
         self._ended: str | None = None
 
     @property
@@ -74,7 +75,7 @@ class ClientConnection:
         """Whether calls still have a chance."""
         return self._ended is None
 
-    async def call(self, request: Request) -> Reply:
+    async def call(self, request: Question) -> Reply:
         """The reply to `request`, whose id is set here; a Failure is a reply. Raises Unavailable, InvalidInput."""
         if self._ended is not None:
             raise Unavailable(f"no connection to the node: {self._ended}")
@@ -93,9 +94,36 @@ class ClientConnection:
             raise Unavailable(f"the connection to the node broke: {self._ended}")
         return call.reply
 
+    @contextmanager
+    def subscribe(self, request: Subscribe) -> Iterator[trio.MemoryReceiveChannel[Reply]]:
+        """The replies to a subscription, whose id is set here; they end with the connection (`ended` says why).
+
+        While a reply is not taken, nothing more is read from the node: use a connection of its own.
+        Raises Unavailable where there is no connection any more.
+        """
+        if self._ended is not None:
+            raise Unavailable(f"no connection to the node: {self._ended}")
+        number = next(self._ids)
+        replies, received = trio.open_memory_channel[Reply](0)
+        self._streams[number] = replies
+        try:
+            self._outbox.push(encode_frame(encode(msgspec.structs.replace(request, id=number))))
+            yield received
+        finally:
+            self._streams.pop(number, None)
+            replies.close()
+            received.close()
+
+    @property
+    def ended(self) -> str | None:
+        """Why the connection is over; None while it is not."""
+        return self._ended
+
     def _end(self, reason: str) -> None:
         if self._ended is None:
             self._ended = reason
+        for stream in self._streams.values():
+            stream.close()
         for call in self._waiting.values():
             call.done.set()
 
@@ -110,14 +138,18 @@ class ClientConnection:
         try:
             while data := await stream.receive_some(_RECEIVE_BYTES):
                 for body in decoder.feed(bytes(data)):
-                    self._deliver(decode(Reply, body, limits.CLIENT_REPLY_BYTES_MAX))  # type: ignore[arg-type]
+                    await self._deliver(decode(Reply, body, limits.CLIENT_REPLY_BYTES_MAX))  # type: ignore[arg-type]
             self._end("closed by the node")
         except (*_STREAM_ENDS, InvalidInput) as error:
             self._end(tls_reason(error))
 
-    def _deliver(self, reply: Reply) -> None:
+    async def _deliver(self, reply: Reply) -> None:
         if reply.id == 0:  # the last word on a session that the node ends
             self._end(f"the node ended it: {reply.detail if isinstance(reply, Failure) else 'no reason given'}")
+        stream = self._streams.get(reply.id)
+        if stream is not None:
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # its taker has left
+                await stream.send(reply)
         call = self._waiting.get(reply.id)
         if call is not None:  # its caller may have given up
             call.reply = reply

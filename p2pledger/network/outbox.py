@@ -17,6 +17,7 @@ class Outbox:
         self._frames: list[bytes] = []
         self._wake = trio.Event()
         self._is_closing = False
+        self._written = trio.lowlevel.ParkingLot()
 
     def push(self, frame: bytes) -> bool:
         """Append a frame; False (and nothing appended) where it would not fit any more."""
@@ -26,6 +27,11 @@ class Outbox:
         self.size += len(frame)
         self._wake.set()
         return True
+
+    async def room(self, bytes_max: int) -> None:
+        """Return once at most so many bytes wait."""
+        while self.size > bytes_max:
+            await self._written.park()
 
     def finish(self) -> None:
         """Let `run` return once everything pushed so far is written."""
@@ -48,3 +54,4 @@ class Outbox:
             self._frames.clear()
             await stream.send_all(data)
             self.size -= len(data)
+            self._written.unpark_all()

@@ -21,6 +21,7 @@ from p2pledger.health.log import decode_line
 from p2pledger.network import api
 from p2pledger.network.clients import Session
 from p2pledger.node.driver import Driver
+from p2pledger.node.feed import Feed
 from p2pledger.node.metrics import Metrics
 from p2pledger.node.verifier import Submission
 from p2pledger.primitives import limits, merkle
@@ -48,6 +49,7 @@ class Server:
     state: StateStore
     metrics: Metrics
     driver: Driver = field(init=False)
+    feed: Feed = field(init=False)
     _executed: trio.Event = field(default_factory=trio.Event)
     """Set at the next block."""
     _awaited: dict[tuple[int, int], trio.lowlevel.ParkingLot] = field(default_factory=dict)
@@ -60,6 +62,9 @@ class Server:
     """Of log lines in one reply."""
     _anchors: OrderedDict[Height, Anchor] = field(default_factory=OrderedDict)
     """Of the last heights' receipts: made once for all that a block holds."""
+
+    def __post_init__(self) -> None:
+        self.feed = Feed(self.engine.executor, self.ledger.tip, self._sealed, self._proof, self._next_block)
 
     def role_of(self, account: AccountKey) -> str:
         """What the chain knows a key as."""
@@ -77,7 +82,14 @@ class Server:
         event, self._executed = self._executed, trio.Event()
         event.set()
 
-    async def handle(self, session: Session, request: api.Request) -> api.Reply:
+    async def next_page(self, session: Session, request: api.Subscribe, place: api.Cursor) -> api.FeedReply:
+        """The next reply of a subscription (F-08); raises Rejected(E_ROLE)."""
+        return await self.feed.next_page(session.account, request, place)
+
+    async def _next_block(self) -> None:
+        await self._executed.wait()
+
+    async def handle(self, session: Session, request: api.Question) -> api.Reply:
         """The answer to one request; raises Rejected and Unavailable, which the client port puts into words."""
         match request:
             case api.Submit():
@@ -182,14 +194,19 @@ class Server:
 
     def _evidence(self, executed: Executed) -> ReceiptEvidence | None:
         """The proof of a receipt, once a committed header carries its height's effects root."""
-        height = executed.receipt.height
+        anchor = self._sealed(executed.receipt.height)
+        return None if anchor is None else ReceiptEvidence(executed, self._proof(executed), anchor)
+
+    def _sealed(self, height: Height) -> Anchor | None:
+        """What proves the effects root of a height, once a committed header carries it."""
         anchor = self._anchors.get(height) or self._anchor(height, lambda header_executed: header_executed >= height)
-        if anchor is None:
-            return None
-        _remember(self._anchors, height, anchor, HEIGHTS_MAX)
-        effects = self._effects_tree(height)
-        proof = ReceiptProof(effects.size, effects.path(executed.receipt.index))
-        return ReceiptEvidence(executed, proof, anchor)
+        if anchor is not None:
+            _remember(self._anchors, height, anchor, HEIGHTS_MAX)
+        return anchor
+
+    def _proof(self, executed: Executed) -> ReceiptProof:
+        effects = self._effects_tree(executed.receipt.height)
+        return ReceiptProof(effects.size, effects.path(executed.receipt.index))
 
     def _effects_tree(self, height: Height) -> merkle.Tree:
         known = self._trees.get(height)

@@ -40,6 +40,7 @@ class HomesChain(Chain):
         self.headers = []
         self.effects_at = {}
         self.receipts = {}
+        self.on_block = []
         self._tree = {}
         Ledger.__init__(self, HealthApplication(), homes[0].founding)
 
@@ -181,6 +182,7 @@ def served(chain: HomesChain, home: Home) -> Iterator[int]:
         chain.chain,
         node.answer,
         lambda account: queries.role_of(account, chain.state),
+        feeder=node.next_page,
     )
     ready, place = threading.Event(), {}
 

@@ -1,5 +1,6 @@
 """A committed chain in memory, with headers, certificates and state proofs, as an honest node would serve it."""
 
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -30,6 +31,8 @@ class Chain(World):
         self.headers: list[Header] = []
         self.effects_at: dict[int, list[bytes]] = {}
         self.receipts: dict[tuple[bytes, int], Executed] = {}
+        self.on_block: list[Callable[[], None]] = []
+        """Called after every block."""
         self._tree: dict[bytes, bytes] = {}
         super().__init__()
 
@@ -54,6 +57,7 @@ class Chain(World):
         for executed, (number, nonce) in zip(effects.receipts, effects.receipt_keys, strict=True):
             if number:
                 self.receipts[self._sender(executed, transactions), nonce] = executed
+        self._told()
         return effects
 
     def tick(self) -> None:
@@ -62,6 +66,11 @@ class Chain(World):
         self.height += 1
         self.now_ms += 1_000
         self.effects_at[self.height] = []
+        self._told()
+
+    def _told(self) -> None:
+        for callback in self.on_block:
+            callback()
 
     def _sender(self, executed: Executed, transactions: tuple[bytes, ...]) -> bytes:
         _, parsed = self.batch(*transactions)
@@ -73,6 +82,23 @@ class Chain(World):
                 self._tree.pop(name, None)
             else:
                 self._tree[name] = value
+
+    # What a node's feed reads
+
+    @property
+    def executed(self) -> Height:
+        return Height(self.height)
+
+    def tip(self) -> Height:
+        return Height(self.height)
+
+    def receipts_at(self, height: int) -> list[Executed]:
+        found = [one for one in self.receipts.values() if one.receipt.height == height]
+        return sorted(found, key=lambda one: one.receipt.index)
+
+    def sealed(self, height: int) -> Anchor | None:
+        """What proves the receipts of a height, once there is a header after it."""
+        return self.anchor(height + 1) if height < self.height else None
 
     # What a node answers
 

@@ -18,7 +18,9 @@ from p2pledger.network.api import (
     AwaitReceipt,
     BlockReply,
     ConsentsReply,
+    Cursor,
     Failure,
+    FeedReply,
     GetAccount,
     GetBlock,
     GetConsents,
@@ -29,9 +31,11 @@ from p2pledger.network.api import (
     Reply,
     Request,
     Submit,
+    Subscribe,
 )
 from p2pledger.network.certificates import make_certificate
 from p2pledger.network.clients import ClientServer, Session
+from p2pledger.node.feed import Feed
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, Rejected
 from p2pledger.primitives.ids import AccountKey, Nonce
@@ -53,6 +57,22 @@ class HonestNode:
         self.open_most = 0
         self.page_bytes = 2**30
         """Of log lines in one reply."""
+        self._grown = trio.Event()
+        chain.on_block.append(self._on_block)
+        self.feed = Feed(
+            chain, chain.tip, chain.sealed, lambda executed: chain.evidence(executed).proof, self.next_block
+        )
+
+    def _on_block(self) -> None:
+        grown, self._grown = self._grown, trio.Event()
+        grown.set()
+
+    async def next_block(self) -> None:
+        await self._grown.wait()
+
+    async def next_page(self, session: Session, request: Subscribe, place: Cursor) -> FeedReply:
+        """As a node's server."""
+        return await self.feed.next_page(session.account, request, place)
 
     async def answer(self, session: Session, request: Request) -> Reply:
         self.open += 1
@@ -131,6 +151,7 @@ async def client_of(
                 chain.chain,
                 node.answer,
                 lambda account: queries.role_of(account, chain.state),
+                feeder=node.next_page,
             )
             port = await nursery.start(server.serve, "127.0.0.1", 0)
             places.append(Node("127.0.0.1", port, server.node))

@@ -11,6 +11,7 @@ from p2pledger.engine.ports import StateFlush
 from p2pledger.health.application import HealthApplication
 from p2pledger.network import api
 from p2pledger.network.clients import Session
+from p2pledger.node.feed import Feed
 from p2pledger.node.metrics import make_metrics
 from p2pledger.node.server import Server
 from p2pledger.primitives.crypto import SigningKey
@@ -126,3 +127,17 @@ async def test_a_line_is_shown_to_its_patient_and_to_members(
         assert await code_of(server.handle(by(asker), question)) is Code.E_NOT_FOUND
     assert await code_of(server.handle(by(asker), question)) is Code.E_ROLE
     assert await code_of(server.handle(by(PATIENT), question)) is Code.E_NOT_FOUND
+
+
+@pytest.mark.attack("T41")
+@pytest.mark.parametrize("asker", OTHERS, ids=["doctor", "neighbour", "stranger"])
+async def test_a_feed_is_for_its_patient_and_for_members(server: Server, without: Without, asker: SigningKey) -> None:
+    """Judged anew for each page: who loses the right in the middle of a feed hears no more."""
+    server.feed.quiet_s = 0.001
+    start = api.Cursor(Height(1), 0)
+    question = api.Subscribe(1, start, ("access",), PID)
+    with without(Feed._about, "raise Rejected(Code.E_ROLE"):
+        assert await code_of(server.next_page(by(asker), question, start)) is Code.OK
+    assert await code_of(server.next_page(by(asker), question, start)) is Code.E_ROLE
+    for entitled in (PATIENT, BERG):
+        assert await code_of(server.next_page(by(entitled), question, start)) is Code.OK

@@ -1,0 +1,48 @@
+"""Which events concern a patient enough to be told, and whose they are (F-08, F-15): pure functions over events.
+
+What is not named here is not told to anybody: who registered whom at which organisation is no news for a feed.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from p2pledger.health.events import (
+    AccessDecided,
+    AnyEvent,
+    ConsentGranted,
+    ConsentRevoked,
+    IdentityRekeyed,
+    KeyRevoked,
+    KeyRotated,
+)
+from p2pledger.primitives.ids import Bytes16
+
+Topic = Literal["access", "consent", "break-glass", "recovery"]
+"""`access`: every decision, broken glass too; `recovery`: whatever gives a person another key."""
+
+_TOPICS: Mapping[type, frozenset[Topic]] = {
+    AccessDecided: frozenset({"access"}),
+    ConsentGranted: frozenset({"consent"}),
+    ConsentRevoked: frozenset({"consent"}),
+    KeyRotated: frozenset({"recovery"}),
+    KeyRevoked: frozenset({"recovery"}),
+    IdentityRekeyed: frozenset({"recovery"}),
+}
+_NONE: frozenset[Topic] = frozenset()
+
+
+def topics_of(event: AnyEvent) -> frozenset[Topic]:
+    """What an event is about; empty for what no feed tells."""
+    found = _TOPICS.get(type(event), _NONE)
+    if isinstance(event, AccessDecided) and event.purpose == "BTG":
+        return found | {"break-glass"}
+    return found
+
+
+def person_of(event: AnyEvent) -> Bytes16 | None:
+    """The patient (or other person) whom an event is about; None where it is about no person."""
+    for name in ("pid", "did", "subject"):
+        found = getattr(event, name, None)
+        if found is not None:
+            return Bytes16(found)
+    return None
