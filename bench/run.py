@@ -48,6 +48,9 @@ async def run_scenario(scenario: Scenario, out: Path, show: Show, external: tupl
     failed: list[str] = []
     is_complete = False
     try:
+        for name in scenario.baselines:  # first: what comes last is what an interruption costs
+            async with _kept_apart(f"baseline {name}", failed, show):
+                await run_baseline(name, scenario, work / name, points, missing, show)
         for stage in scenario.stages:
             for n in stage.n:
                 folder = work / f"{stage.name}-n{n}"
@@ -55,9 +58,6 @@ async def run_scenario(scenario: Scenario, out: Path, show: Show, external: tupl
                 async with _kept_apart(f"stage {stage.name} n={n}", failed, show):
                     await run.run(points)
                 shutil.rmtree(folder, ignore_errors=True)
-        for name in scenario.baselines:
-            async with _kept_apart(f"baseline {name}", failed, show):
-                await run_baseline(name, scenario, work / name, points, missing, show)
         if external:
             async with _kept_apart("external", failed, show):
                 points.append(await run_external(external, scenario, work / "external", show))

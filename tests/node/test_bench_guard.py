@@ -1,0 +1,46 @@
+"""The regression guard: what a transaction costs validators, as ratios within one run, with room for a busy machine.
+
+The bounds are not the goals (`python -m bench goals`): they are what the source has measured, and half as much again, so
+that only a change of the source crosses them. Whoever makes it faster, tightens them.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.arithmetic import ratio
+from bench.goals import FIGURES, outside_us
+from bench.run import load_results
+
+pytestmark = pytest.mark.process
+
+VERIFY_SHARE_LEAST = 0.12
+"""B1 in short form: share of the validators' processor time in signature checks. Measured: 0.17 to 0.21."""
+OUTSIDE_MOST = 8.0
+"""B3 in short form: processor time outside signature checks, in bare checks. Measured: 4.0 to 5.3."""
+GROWTH_MOST = 1.7
+"""B8 in short form: the same with 20,000 transactions on the chain, by what it is without. Measured: 1.1."""
+
+
+def test_a_transaction_costs_no_more_than_it_did(tmp_path: Path) -> None:
+    """Four validators, 3,000 transactions, on a new chain and on a longer one; each signature is checked once."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "bench", "run", "guard", "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    points = load_results(out).points
+    young, old = points
+    assert young.fail == old.fail == 0
+    assert all(one.checks_per_signature == 1.0 for point in points for one in point.validators if one is not None)
+    found = {
+        "verify_share": FIGURES["verify_share"](points),
+        "outside": FIGURES["outside_minimal"](points),
+        "growth": ratio(outside_us(old), outside_us(young)),
+    }
+    print(found)
+    share, outside, growth = found.values()
+    assert share is not None and share >= VERIFY_SHARE_LEAST, found
+    assert outside is not None and outside <= OUTSIDE_MOST, found
+    assert growth is not None and growth <= GROWTH_MOST, found
