@@ -1,6 +1,6 @@
 """The regression guard: what a transaction costs validators, as ratios within one run, with room for a busy machine.
 
-The bounds are not the goals (`python -m bench goals`): they are what the source has measured, and half as much again, so
+The bounds are not the goals (`python -m bench goals`): they are what the source has measured and half as much again, so
 that only a change of the source crosses them. Whoever makes it faster, tightens them.
 """
 
