@@ -20,7 +20,8 @@ from p2pledger.primitives.errors import ConfigError, InvalidInput, Unavailable, 
 
 if TYPE_CHECKING:
     from p2pledger.chain.genesis import Card, Founding
-    from p2pledger.client.keyring import OrganisationWallet, Persona, Wallet
+    from p2pledger.client.identities import OpenAs
+    from p2pledger.client.keyring import OrganisationWallet, Persona, Wallet, WalletFile
     from p2pledger.client.ledger import LedgerClient
     from p2pledger.client.links import Node
     from p2pledger.node.home import Home
@@ -93,6 +94,14 @@ class Connection:
             raise InvalidInput("this needs a person's key: say --wallet FILE and --at ORGANISATION")
         return Wallet.load(self.wallet_file, ask_passphrase)
 
+    def wallet_to_change(self) -> "WalletFile":
+        """The wallet in --wallet with its place and passphrase; raises InvalidInput, ConfigError."""
+        from p2pledger.client.keyring import open_wallet
+
+        if self.wallet_file is None:
+            raise InvalidInput("this changes a wallet: say --wallet FILE")
+        return open_wallet(self.wallet_file, ask_passphrase)
+
     def persona(self) -> "Persona":
         """Who the owner of the wallet is at the organisation --at; raises InvalidInput, ConfigError."""
         cards = self.founding().genesis.cards
@@ -139,6 +148,15 @@ class Connection:
 
     def ask(self, account: "SigningKey", work: "Callable[[LedgerClient], Awaitable[T]]") -> T:
         """What `work` makes of a client in the name of `account`. Raises Unreachable where no node listens."""
+
+        async def alone(open_as: "OpenAs") -> T:
+            async with open_as(account) as ledger:
+                return await work(ledger)
+
+        return self.ask_as_many(alone)
+
+    def ask_as_many(self, work: "Callable[[OpenAs], Awaitable[T]]") -> T:
+        """As `ask`, for one who is another at each organisation: `work` opens a client for each of its keys."""
         import trio
 
         from p2pledger.cli.clock import now_ms
@@ -148,8 +166,7 @@ class Connection:
 
         async def main() -> T:
             try:
-                async with open_ledger(founding, nodes, account, now_s=lambda: now_ms() / 1000) as ledger:
-                    return await work(ledger)
+                return await work(lambda account: open_ledger(founding, nodes, account, now_s=lambda: now_ms() / 1000))
             except Unavailable as error:
                 if await _anybody_listens(nodes):
                     raise

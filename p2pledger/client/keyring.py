@@ -1,122 +1,50 @@
-"""Key files and wallets: secrets stay in files of mode 0600, and every organisation sees other keys of the same person.
+"""Wallets: one secret of a person, and who its owner is at each organisation (F-20, health rule 3.1).
 
-A key file holds 32 bytes. Sealed, it is JSON with Argon2id parameters and an XChaCha20-Poly1305 box; plain, it is one
-line of hexadecimal digits, as in a member's home: for daemons and the demo, where nobody could type a passphrase.
+Keys are derived from the secret by keyed BLAKE2b over (organisation, purpose), and so is the id under which the owner
+first registers: who knows a patient's pid and keys at one custodian cannot tell them from a stranger's at another.
 
-Everything else is derived from a wallet's one secret by keyed BLAKE2b over (organisation, purpose): who knows a
-patient's pid and keys at one custodian cannot tell them from a stranger's at another (health rule 3.1).
+Rotating changes the secret and keeps the ids, so the file holds what the secret no longer tells: the ids, the former
+secrets (records were sealed to their box keys), and while a rotation is under way the secret that comes next with the
+organisations that have it already. A crash at any moment leaves a file that has every key the chain may know; what a
+phrase restores, the chain completes (`identities.py`).
 """
 
-import json
 import secrets
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated
 
-from nacl.exceptions import CryptoError
-from nacl.pwhash import argon2id
+from msgspec import Meta
 
-from p2pledger.client.files import create_private, make_private_folder, read_private
+from p2pledger.client.files import create_private, make_private_folder, put_private, sync_folder
+from p2pledger.client.keyfiles import Ask, read_key, read_secret
+from p2pledger.client.passphrase import Strength, seal
+from p2pledger.client.phrase import phrase_of, secret_of
 from p2pledger.client.records import Custodian, Patient
-from p2pledger.client.sealing import BoxKey, decrypt, encrypt
+from p2pledger.client.sealing import BoxKey
 from p2pledger.health.operations import IdentityRegister
 from p2pledger.health.vocabulary import IdentityKind
-from p2pledger.primitives.codec import encode
+from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import ConfigError, InvalidInput
-from p2pledger.primitives.ids import AccountKey
+from p2pledger.primitives.ids import AccountKey, Bytes16, Bytes32
 
-_FORMAT = "p2pledger/sealed-key/1"
-_KEY_FILE_BYTES_MAX = 4096
-_MEMORY_MAX = 1024 * 1024 * 1024
-"""A file must not make us take more memory than any level asks for."""
-_OPERATIONS_MAX = 16
-
-Strength = Literal["interactive", "moderate"]
-_LEVELS: dict[Strength, tuple[int, int]] = {
-    "interactive": (argon2id.OPSLIMIT_INTERACTIVE, argon2id.MEMLIMIT_INTERACTIVE),
-    "moderate": (argon2id.OPSLIMIT_MODERATE, argon2id.MEMLIMIT_MODERATE),
-}
-Ask = Callable[[Path], str]
-"""Gives the passphrase of a sealed key file."""
+_FORMAT = "p2pledger/wallet/1"
+_FILE_BYTES_MAX = 64 * 1024
+FORMER_MAX = 64
+"""Rotations that a wallet can open old records for; one a year is a lifetime."""
 
 
-def create_key(path: Path, secret: bytes, passphrase: str | None, strength: Strength = "moderate") -> None:
-    """Write a 32-byte secret; sealed unless `passphrase` is None. Raises InvalidInput where a file exists already."""
-    assert len(secret) == 32, "a key file holds 32 bytes"
-    make_private_folder(path.parent)
-    if passphrase is None:
-        create_private(path, secret.hex().encode() + b"\n")
-        return
-    if not passphrase:
-        raise InvalidInput("an empty passphrase protects nothing; ask for a plain key file instead")
-    create_private(path, _sealed(secret, passphrase, strength))
+class _Content(Record, frozen=True):
+    """What the file holds, in the order in which it is sealed."""
 
-
-def read_key(path: Path, ask: Ask | None = None) -> bytes:
-    """The 32 bytes of a key file. `ask` is called for a sealed one only.
-
-    Raises ConfigError where the file is missing, a link, another user's, open to others or malformed, where it is
-    sealed and nobody can be asked, and where the passphrase is wrong.
-    """
-    try:
-        text = read_private(path, _KEY_FILE_BYTES_MAX)
-    except FileNotFoundError as error:
-        raise ConfigError(f"key file {path} is missing; restore it from a backup or make a new one") from error
-    if text.startswith(b"{"):
-        if ask is None:
-            raise ConfigError(f"key file {path} is sealed with a passphrase and nobody can be asked for it")
-        return _unsealed(path, text, ask(path))
-    try:
-        secret = bytes.fromhex(text.decode("ascii"))
-    except ValueError as error:
-        raise ConfigError(f"key file {path} does not hold hexadecimal digits") from error
-    if len(secret) != 32:
-        raise ConfigError(f"key file {path} holds {len(secret)} bytes, a key has 32")
-    return secret
-
-
-def _sealed(secret: bytes, passphrase: str, strength: Strength) -> bytes:
-    operations, memory = _LEVELS[strength]
-    salt = secrets.token_bytes(argon2id.SALTBYTES)
-    header = {
-        "format": _FORMAT,
-        "kdf": "argon2id",
-        "operations": operations,
-        "memory": memory,
-        "salt": salt.hex(),
-    }
-    key = argon2id.kdf(32, passphrase.encode(), salt, opslimit=operations, memlimit=memory)
-    nonce, box = encrypt(key, secret, _header_bytes(header))
-    return json.dumps({**header, "nonce": nonce.hex(), "box": box.hex()}, indent=1).encode() + b"\n"
-
-
-def _header_bytes(header: dict[str, Any]) -> bytes:
-    return encode(tuple(header[name] for name in ("format", "kdf", "operations", "memory", "salt")))
-
-
-def _unsealed(path: Path, text: bytes, passphrase: str) -> bytes:
-    try:
-        parts = json.loads(text)
-        header = _header_bytes(parts)
-        salt, nonce, box = (bytes.fromhex(parts[name]) for name in ("salt", "nonce", "box"))
-        operations, memory = int(parts["operations"]), int(parts["memory"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"key file {path} is damaged: {error}") from error
-    if parts["format"] != _FORMAT or parts["kdf"] != "argon2id":
-        raise ConfigError(f"key file {path} is of format {parts['format']!r}, this version reads {_FORMAT!r}")
-    if not 1 <= operations <= _OPERATIONS_MAX or memory > _MEMORY_MAX:
-        raise ConfigError(f"key file {path} asks for {operations} passes over {memory} bytes, more than is ever used")
-    try:
-        key = argon2id.kdf(32, passphrase.encode(), salt, opslimit=operations, memlimit=memory)
-        secret = decrypt(key, nonce, box, header)
-    except (InvalidInput, CryptoError, ValueError) as error:
-        raise ConfigError(f"key file {path} does not open: wrong passphrase, or the file was changed") from error
-    if len(secret) != 32:
-        raise ConfigError(f"key file {path} holds {len(secret)} bytes, a key has 32")
-    return secret
+    secret: Bytes32
+    former: Annotated[tuple[Bytes32, ...], Meta(max_length=FORMER_MAX)]
+    pending: Bytes32 | None
+    moved: Annotated[tuple[Bytes16, ...], Meta(max_length=256)]
+    ids: Annotated[tuple[tuple[Bytes16, Bytes16], ...], Meta(max_length=256)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,42 +71,148 @@ class Persona:
         return IdentityRegister(self.did, kind, self.account, self.box.public, self.organisation, attestation_commit)
 
 
+@dataclass(frozen=True, slots=True)
 class Wallet:
-    """One secret of a patient or a practitioner, and all that is derived from it. Its text form shows nothing."""
+    """The secret of a person, and all that is derived from it. Its text form shows nothing."""
 
-    __slots__ = ("_secret",)
+    secret: bytes = field(repr=False)
+    former: tuple[bytes, ...] = field(default=(), repr=False)
+    """Secrets before this one, the newest first."""
+    pending: bytes | None = field(default=None, repr=False)
+    """The secret that a rotation is about to put in place."""
+    moved: frozenset[bytes] = field(default=frozenset(), repr=False)
+    """The organisations where the pending secret's keys stand already."""
+    ids: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
+    """Organisation -> id there, where it is not the one that this secret derives."""
 
-    def __init__(self, secret: bytes) -> None:
-        assert len(secret) == 32, "a wallet's secret has 32 bytes"
-        self._secret = secret
+    def __post_init__(self) -> None:
+        assert len(self.secret) == 32, "a wallet's secret has 32 bytes"
 
     def __repr__(self) -> str:
         return "Wallet(…)"
 
     @staticmethod
     def create(path: Path, passphrase: str | None, strength: Strength = "moderate") -> "Wallet":
-        """A new wallet in a new key file; raises InvalidInput where the file exists already."""
-        secret = secrets.token_bytes(32)
-        create_key(path, secret, passphrase, strength)
-        return Wallet(secret)
+        """A new wallet in a new file; raises InvalidInput where the file exists already."""
+        wallet = Wallet(secrets.token_bytes(32))
+        create_wallet(path, wallet, passphrase, strength)
+        return wallet
 
     @staticmethod
     def load(path: Path, ask: Ask | None = None) -> "Wallet":
-        """The wallet in a key file; raises ConfigError as `read_key` does."""
-        return Wallet(read_key(path, ask))
+        """The wallet in a file; raises ConfigError as `read_key` does."""
+        return open_wallet(path, ask).wallet
+
+    @staticmethod
+    def of_phrases(phrase: str, *former: str) -> "Wallet":
+        """From the words on paper; those of former secrets open what was sealed to them. Raises InvalidInput."""
+        found = [secret_of(text) for text in (phrase, *former)]
+        if any(len(secret) != 32 for secret in found):
+            raise InvalidInput("a wallet's backup phrase has 24 words")
+        return Wallet(found[0], tuple(found[1:]))
+
+    @property
+    def phrase(self) -> str:
+        """The 24 words that restore this wallet; secret."""
+        return phrase_of(self.secret)
 
     def at(self, organisation: bytes) -> Persona:
-        """Who this wallet's owner is at an organisation: the same every time, unlike at every other."""
-        return Persona(
-            organisation,
-            self._derived(organisation, "id")[:16],
-            SigningKey(self._derived(organisation, "sign")),
-            BoxKey(self._derived(organisation, "box")),
-        )
+        """Who the owner is at an organisation: the same every time, unlike at every other."""
+        secret = self.secret
+        if self.pending is not None and organisation in self.moved:
+            secret = self.pending
+        return _persona(secret, organisation, self._id(organisation))
 
-    def _derived(self, organisation: bytes, purpose: str) -> bytes:
-        data = encode((organisation, purpose))
-        return blake2b(data, key=self._secret, digest_size=32, person=b"p2pl/wallet/1").digest()
+    def next_at(self, organisation: bytes) -> Persona:
+        """Who the owner will be there once the rotation under way is through."""
+        assert self.pending is not None, "no rotation is under way"
+        return _persona(self.pending, organisation, self._id(organisation))
+
+    def former_boxes(self, organisation: bytes) -> list[BoxKey]:
+        """The box keys that the owner had there before, the newest first: they open what was sealed then."""
+        older = self.former if self.pending is None or organisation not in self.moved else (self.secret, *self.former)
+        return [BoxKey(_derived(secret, organisation, "box")) for secret in older]
+
+    def known_as(self, organisation: bytes, identifier: bytes) -> "Wallet":
+        """The wallet that knows its owner's id at an organisation."""
+        return replace(self, ids={**self.ids, organisation: identifier})
+
+    # Rotating
+
+    def rotating(self) -> "Wallet":
+        """The wallet with a next secret; itself where a rotation is under way. Raises InvalidInput after too many."""
+        if self.pending is not None:
+            return self
+        if len(self.former) == FORMER_MAX:
+            raise InvalidInput(f"a wallet keeps {FORMER_MAX} former secrets; make a new wallet and register anew")
+        return replace(self, pending=secrets.token_bytes(32), moved=frozenset())
+
+    def moved_at(self, organisation: bytes) -> "Wallet":
+        """The wallet after the chain has put the pending key in place at an organisation."""
+        assert self.pending is not None, "no rotation is under way"
+        return replace(self, moved=self.moved | {organisation}).known_as(organisation, self._id(organisation))
+
+    def rotated(self) -> "Wallet":
+        """The wallet after the last organisation: the pending secret is the secret, the old one is former."""
+        assert self.pending is not None, "no rotation is under way"
+        return Wallet(self.pending, (self.secret, *self.former), None, frozenset(), self.ids)
+
+    def _id(self, organisation: bytes) -> bytes:
+        known = self.ids.get(organisation)
+        return _derived(self.secret, organisation, "id")[:16] if known is None else known
+
+
+@dataclass(frozen=True, slots=True)
+class WalletFile:
+    """A wallet, where it lies and how it is sealed there; for those who change it."""
+
+    path: Path
+    wallet: Wallet
+    passphrase: str | None = field(repr=False)
+
+    def keep(self, wallet: Wallet, strength: Strength = "moderate") -> "WalletFile":
+        """Put a changed wallet in the old one's place, whole and durable; raises StoreError."""
+        put_private(self.path, _text(wallet, self.passphrase, strength))
+        sync_folder(self.path.parent)
+        return replace(self, wallet=wallet)
+
+
+def create_wallet(path: Path, wallet: Wallet, passphrase: str | None, strength: Strength = "moderate") -> None:
+    """Write a wallet into a new file, sealed unless `passphrase` is None; raises InvalidInput where one exists."""
+    make_private_folder(path.parent)
+    create_private(path, _text(wallet, passphrase, strength))
+
+
+def open_wallet(path: Path, ask: Ask | None = None) -> WalletFile:
+    """The wallet in a file, to be changed there; raises ConfigError as `read_key` does."""
+    payload, passphrase = read_secret(path, _FILE_BYTES_MAX, _FORMAT, ask)
+    try:
+        content = decode(_Content, payload, _FILE_BYTES_MAX)
+    except InvalidInput as error:
+        raise ConfigError(f"{path} is no wallet: {error}; a member's keys are used with --home") from error
+    wallet = Wallet(content.secret, content.former, content.pending, frozenset(content.moved), dict(content.ids))
+    return WalletFile(path, wallet, passphrase)
+
+
+def _text(wallet: Wallet, passphrase: str | None, strength: Strength) -> bytes:
+    ids, moved = tuple(sorted(wallet.ids.items())), tuple(sorted(wallet.moved))
+    content = _Content(wallet.secret, wallet.former, wallet.pending, moved, ids)
+    payload = encode(content)
+    return payload.hex().encode() + b"\n" if passphrase is None else seal(payload, passphrase, strength, _FORMAT)
+
+
+def _persona(secret: bytes, organisation: bytes, identifier: bytes) -> Persona:
+    return Persona(
+        organisation,
+        identifier,
+        SigningKey(_derived(secret, organisation, "sign")),
+        BoxKey(_derived(secret, organisation, "box")),
+    )
+
+
+def _derived(secret: bytes, organisation: bytes, purpose: str) -> bytes:
+    data = encode((organisation, purpose))
+    return blake2b(data, key=secret, digest_size=32, person=b"p2pl/wallet/1").digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ the genesis. A node that stays silent, breaks off or shows a wrong proof is pass
 through f + 1 others, at least one of them honest; the nonce makes sure that they execute once.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -99,6 +99,16 @@ class Receipt:
     @property
     def code(self) -> int:
         return self.executed.receipt.code
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Who a key is on the chain now."""
+
+    role: str
+    """`organisation`, the kind of the identity, or `stranger`."""
+    identity: bytes | None
+    """The organisation's id or the identity's did; None for a stranger."""
 
 
 @asynccontextmanager
@@ -307,6 +317,27 @@ class LedgerClient:
             wait_s = min(2 * wait_s, self._patience.busy_most_s)
 
     # Asking
+
+    async def standing(self) -> Standing:
+        """Who this account is, as f + 1 nodes say alike, of which one is honest; all of them where fewer are named.
+
+        What a proof says is as old as the last checkpoint; this is of now. Raises Unavailable where they do not agree.
+        """
+        nodes = list(self._links.in_order())
+        needed = min(self.founding.validators.f + 1, len(nodes))
+        told: Counter[Standing] = Counter()
+        failures: list[str] = []
+        for node in nodes:
+            try:
+                reply = await self._ask_one(node, GetAccount(_ID), AccountReply)
+            except _FAULTS as error:
+                failures.append(_reason(node, error))
+                continue
+            found = Standing(reply.role, reply.identity)
+            told[found] += 1
+            if told[found] == needed:
+                return found
+        raise Unavailable(f"no {needed} nodes say alike who {self.account.hex()} is; {'; '.join(failures) or told}")
 
     async def status(self, node: Node | None = None) -> StatusReply:
         """How a node sees itself and the others; not proven."""

@@ -2,9 +2,12 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 from p2pledger.chain.genesis import Card
 from p2pledger.client.export import code_name
+from p2pledger.client.health import ConsentCard
+from p2pledger.health.consent import Consent
 from p2pledger.health.events import (
     AccessDecided,
     AnyEvent,
@@ -15,6 +18,7 @@ from p2pledger.health.events import (
     KeyRevoked,
     KeyRotated,
 )
+from p2pledger.health.log import LogLine
 from p2pledger.health.operations import ActorOpening
 from p2pledger.health.purposes import Purpose
 from p2pledger.primitives.errors import Code
@@ -117,3 +121,52 @@ def actor(opening: ActorOpening, cards: Sequence[Card]) -> str:
             return f"any member of group {opening.handle.hex()}"
         case "person":
             return f"person {opening.handle.hex()}"
+
+
+# Sentences of a patient's wallet (F-75)
+
+
+def consent(found: Consent, card: ConsentCard | None, cards: Sequence[Card], now_ms: int) -> dict[str, str]:
+    """`who`, `what`, `why`, `until` and `now` of a consent; without its card the chain knows no names."""
+    terms = found.terms
+    if card is not None:
+        who = actor(card.actor, cards)
+        what = ", ".join(map(str, card.compartments)) or "everything"
+    else:
+        who = f"{len(terms.actor_commits)} readers named on the consent card" if terms.actor_commits else "any reader"
+        what = "everything" if terms.compartments is None else f"{len(terms.compartments)} parts of the chart"
+    if terms.base == "deny":
+        what = f"nothing of {what}" + (", with exceptions" if terms.exceptions else "")
+    why = ", ".join(purpose(code) for code in terms.purposes) or "any purpose"
+    return {"who": who, "what": what, "why": why, "until": _moment(terms.valid_to_ms), "now": _now(found, now_ms)}
+
+
+def log_line(line: LogLine, cards: Sequence[Card]) -> dict[str, object]:
+    """`who`, `why`, `answer`, `because` and `records` of a line."""
+    name = organisation(line.organisation, cards)
+    who = f"somebody who named {name}" if line.actor is None else f"person {line.actor.hex()} of {name}"
+    return {
+        "who": who,
+        "why": purpose(line.purpose),
+        "answer": decision(line.decision),
+        "because": basis(line.basis, line.consent_id),
+        "records": line.n_records,
+    }
+
+
+def _now(found: Consent, now_ms: int) -> str:
+    uses = f", used {found.uses} of {found.terms.max_uses} times" if found.terms.max_uses else ""
+    if found.revoked is not None:
+        return f"taken back at height {found.revoked} ({found.revoke_reason})"
+    if now_ms >= found.terms.valid_to_ms:
+        return f"over{uses}"
+    if now_ms < found.terms.valid_from_ms:
+        return f"holds from {_moment(found.terms.valid_from_ms)} on"
+    return f"holds{uses}"
+
+
+def _moment(milliseconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{milliseconds} ms"

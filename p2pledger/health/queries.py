@@ -46,6 +46,37 @@ def may_see_all(account: AccountKey, state: StateView) -> bool:
     return directory.organisation_by_key(account, state) is not None and directory.may_act(account, state)
 
 
+def may_read_state(account: AccountKey, key: bytes, state: StateView) -> bool:
+    """Whether this key may ask for a state value with its proof.
+
+    Members may ask for everything: they validate it. Whoever has or had an identity may ask who the members are, for
+    practitioners and their credentials, and for its own identity: its DID document must be there for it, also after
+    a rotation. Of patients nobody else learns anything this way (F-29).
+    """
+    if is_active_member(account, state):
+        return True
+    owner = directory.key_owner(account, state)
+    if owner is None:
+        return False
+    if key[:1] == keys.ORGANISATION:
+        return True
+    if key[:1] == keys.KEY_OWNER:
+        return key[1:] == account
+    if key[:1] not in (keys.IDENTITY, keys.CREDENTIAL, keys.KEY_PERIOD):
+        return False
+    about = key[1:17]
+    if about == owner.id or directory.organisation_of(about, state) is not None:
+        return True
+    identity = directory.identity_of(about, state)
+    return identity is not None and identity.kind != "patient"
+
+
+def is_active_member(account: AccountKey, state: StateView) -> bool:
+    """Whether this key speaks for a member that is not suspended."""
+    organisation = directory.organisation_by_key(account, state)
+    return organisation is not None and organisation.is_active
+
+
 def organisations(state: StateView) -> list[directory.Organisation]:
     """All organisations, by id."""
     return list(directory.organisations(state))

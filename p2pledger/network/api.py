@@ -98,7 +98,7 @@ class GetLog(Record, frozen=True, tag=15):
 
 
 class GetAccount(Record, frozen=True, tag=16):
-    """The next free nonce of the asking key and its role. Reply: AccountReply."""
+    """The next free nonce of the asking key, its role and its id. Reply: AccountReply."""
 
     id: U64
 
@@ -272,6 +272,8 @@ class AccountReply(Record, frozen=True, tag=37):
     role: str
     next_nonce: Nonce
     """One above the highest nonce used."""
+    identity: Bytes16 | None
+    """The organisation's id or the identity's did whose current key this is; None for a stranger."""
 
 
 class ConsentsReply(Record, frozen=True, tag=38):

@@ -246,8 +246,8 @@ class Server:
         return snapshot, anchor
 
     def _state(self, session: Session, request: api.GetState) -> api.Reply:
-        if not self._is_member(session):
-            raise Rejected(Code.E_ROLE, "raw state is for member organisations only")
+        if not queries.may_read_state(session.account, request.key, self.engine.executor.state):
+            raise Rejected(Code.E_ROLE, "this state is for member organisations and for those it is about")
         snapshot, anchor = self._checkpoint()
         try:
             proof = tree.prove(snapshot.tree, request.key)
@@ -290,7 +290,8 @@ class Server:
         state = self.engine.executor.state
         number = keys.account_number(session.account, state)
         highest = 0 if number is None else keys.window_at(keys.nonces(number), state).highest
-        return api.AccountReply(request.id, self.role_of(session.account), Nonce(highest + 1))
+        role, identity = queries.identity_of(session.account, state)
+        return api.AccountReply(request.id, role, Nonce(highest + 1), identity)
 
     # Blocks and status
 

@@ -56,7 +56,7 @@ class Desk:
                 await self.gate.wait()
                 raise Unavailable("no receipt within the time")
             case GetAccount():
-                return AccountReply(request.id, session.role, Nonce(7))
+                return AccountReply(request.id, session.role, Nonce(7), None)
             case GetStatus():
                 raise Refused(Code.E_ROLE)
             case _:
@@ -112,7 +112,7 @@ async def test_a_client_is_known_by_its_key_and_gets_replies() -> None:
     """Role from the node, replies by id, failures as replies."""
     async with serving() as (server, port), to(port) as alice, to(port, BOB) as bob:
         assert (alice.role, bob.role) == ("patient", "stranger")
-        assert await alice.call(GetAccount(0)) == AccountReply(1, "patient", Nonce(7))
+        assert await alice.call(GetAccount(0)) == AccountReply(1, "patient", Nonce(7), None)
         assert await alice.call(Submit(0, b"tx")) == Accepted(2, TransactionId(sha256(b"tx")))
         assert await bob.call(GetStatus(0)) == Failure(1, Code.E_ROLE, "E_ROLE")
         assert await bob.call(GetConsents(0, bytes(16))) == Failure(2, Code.E_NOT_FOUND, "nothing of that kind")

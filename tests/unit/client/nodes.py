@@ -93,7 +93,9 @@ class HonestNode:
                     return Failure(request.id, Code.E_BUSY, "no receipt yet")
                 return ReceiptReply(request.id, executed, chain.evidence(executed))
             case GetAccount():
-                return AccountReply(request.id, session.role, Nonce(self.nonces(session.account).highest + 1))
+                next_nonce = Nonce(self.nonces(session.account).highest + 1)
+                _, identity = queries.identity_of(session.account, chain.state)
+                return AccountReply(request.id, session.role, next_nonce, identity)
             case GetLog():
                 if not queries.may_see_patient(session.account, request.pid, chain.state):
                     raise Rejected(Code.E_ROLE, "not your log")
@@ -103,6 +105,8 @@ class HonestNode:
             case GetConsents():
                 return ConsentsReply(request.id, queries.consents_of(request.pid, chain.state))
             case GetState():
+                if not queries.may_read_state(session.account, request.key, chain.state):
+                    raise Rejected(Code.E_ROLE, "not about you")
                 return replace(chain.state_reply(request.key), id=request.id)
             case GetBlock():
                 header = chain.headers[(request.height or chain.height) - 1]

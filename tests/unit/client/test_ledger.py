@@ -219,7 +219,7 @@ async def test_nonces_follow_the_account_and_a_lying_node_s_low_one_is_outvoted(
     """f + 1 nodes are asked; the highest answer counts, so that no used nonce is taken again."""
 
     async def low(node: HonestNode, request: Request) -> Reply | None:
-        return AccountReply(request.id, "organisation", Nonce(1)) if isinstance(request, GetAccount) else None
+        return AccountReply(request.id, "organisation", Nonce(1), None) if isinstance(request, GetAccount) else None
 
     chain.submit(BERG, recorded(1))
     chain.tick()
@@ -256,7 +256,7 @@ async def test_a_patient_gets_its_verified_log_and_a_file_that_verifies_alone(ch
         file = await client.export_log(PID)
         (consent,) = await client.consents(PID)
         block = await client.block()
-        _, value = await client.state(keys.log_head(PID))
+        _, value = await client.state(keys.identity(PID))
     assert [line.decision for line in log.lines] == [Code.OK]
     assert verify_export(file, chain.chain) == log
     assert consent.terms.pid == PID

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from p2pledger.chain import genesis as founding
 from p2pledger.chain.genesis import sign_card
 from p2pledger.client import files
-from p2pledger.client.keyring import create_key, read_key
+from p2pledger.client.keyfiles import create_key, read_key
 from p2pledger.node import home
 from p2pledger.node.ceremony import (
     MemberSignature,

@@ -8,6 +8,7 @@ from p2pledger.chain.receipt import executed
 from p2pledger.engine.engine import Engine
 from p2pledger.engine.events import Now
 from p2pledger.engine.ports import StateFlush
+from p2pledger.health import keys
 from p2pledger.health.application import HealthApplication
 from p2pledger.network import api
 from p2pledger.network.clients import Session
@@ -20,7 +21,7 @@ from p2pledger.primitives.ids import AccountKey, Height, Nonce
 from p2pledger.state import tree
 from p2pledger.storage.memory import MemoryLedgerStore, MemoryStateStore
 from tests.attack import Without
-from tests.unit.execution.ledger import hash32, key
+from tests.unit.execution.ledger import hash32, id16, key
 from tests.unit.health.world import BERG, DOCTOR, PATIENT, PID, World
 
 NEIGHBOUR = key("neighbour")
@@ -95,8 +96,8 @@ async def test_receipts_are_shown_to_who_sent_the_transaction(
 @pytest.mark.attack("T41")
 @pytest.mark.parametrize("asker", [PATIENT, *OTHERS], ids=["patient", "doctor", "neighbour", "stranger"])
 async def test_raw_state_is_shown_to_members(server: Server, without: Without, asker: SigningKey) -> None:
-    """Any key: the consents, identities and log heads of everybody. (On a new chain there is no proof to give yet.)"""
-    question = api.GetState(1, b"\x10")
+    """Any key: the consents and log heads of everybody. (On a new chain there is no proof to give yet.)"""
+    question = api.GetState(1, keys.consents(PID))
     with without(Server._state, "raise Rejected(Code.E_ROLE"), pytest.raises(Unavailable, match="state root"):
         await server.handle(by(asker), question)
     assert await code_of(server.handle(by(asker), question)) is Code.E_ROLE
@@ -141,3 +142,22 @@ async def test_a_feed_is_for_its_patient_and_for_members(server: Server, without
     assert await code_of(server.next_page(by(asker), question, start)) is Code.E_ROLE
     for entitled in (PATIENT, BERG):
         assert await code_of(server.next_page(by(entitled), question, start)) is Code.OK
+
+
+@pytest.mark.attack("T41")
+async def test_an_identity_is_shown_to_its_owner_and_to_members(server: Server, without: Without) -> None:
+    """F-20: a patient's own DID document, and nobody else's patient's; practitioners and members are no secret."""
+    own = [keys.identity(PID), keys.key_period(PID, 1), keys.key_owner(AccountKey(PATIENT.public))]
+    for key_asked in own:
+        question = api.GetState(1, key_asked)
+        with pytest.raises(Unavailable, match="state root"):
+            await server.handle(by(PATIENT), question)
+        with without(Server._state, "raise Rejected(Code.E_ROLE"), pytest.raises(Unavailable, match="state root"):
+            await server.handle(by(NEIGHBOUR), question)
+        for other in OTHERS:
+            assert await code_of(server.handle(by(other), question)) is Code.E_ROLE
+    did = id16("doctor")
+    for public in (keys.organisation(id16("Tal")), keys.credential(did, "physician"), keys.identity(did)):
+        with pytest.raises(Unavailable, match="state root"):
+            await server.handle(by(NEIGHBOUR), api.GetState(1, public))
+        assert await code_of(server.handle(by(key("stranger")), api.GetState(1, public))) is Code.E_ROLE

@@ -1,0 +1,161 @@
+"""What concerns a wallet's owner, in plain words and over all organisations at once (F-75).
+
+Who may see what until when; who looked, when, why and on which basis; and one step to take a consent back. The
+organisations know their patient under different ids; only the wallet shows them as one person.
+"""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from p2pledger.cli.connect import FILE, Connection, with_connection
+from p2pledger.cli.output import say
+from p2pledger.cli.values import moment
+from p2pledger.primitives.errors import Code, InvalidInput, Rejected
+
+if TYPE_CHECKING:
+    from p2pledger.client.health import ConsentCard
+    from p2pledger.client.identities import Known, OpenAs
+    from p2pledger.client.ledger import LedgerClient
+    from p2pledger.health.consent import Consent
+
+T = TypeVar("T")
+
+
+@click.command("who")
+@with_connection
+def who(connection: Connection) -> None:
+    """Say where the chain knows the wallet's owner, as whom, and what it may act as there until when."""
+    from p2pledger.client.identities import as_known
+
+    rows = []
+    for one, about in _everywhere(connection, as_known):
+        rows.append({"organisation": _name(connection, one), "as": one.kind, "id": one.persona.did, **about})
+    connection.session.show_all(rows, ["organisation", "as", "id", "key since", "may act as"])
+
+
+@click.command("consents")
+@click.argument("cards", nargs=-1, type=FILE)
+@with_connection
+def consents(connection: Connection, cards: tuple[Path, ...]) -> None:
+    """Say who may see what until when, at every custodian; with the consent CARDS also the readers' names."""
+    from p2pledger.cli.clock import now_ms
+    from p2pledger.cli.consent import read_card
+    from p2pledger.client import words
+
+    opened = {card.consent_id: card for card in (read_card(path) for path in cards)}
+    members = connection.founding().genesis.cards
+    rows = []
+    for number, (one, consent) in enumerate(_numbered(connection), start=1):
+        card = _checked(opened.get(consent.terms.consent_id), consent)
+        says = words.consent(consent, card, members, now_ms())
+        rows.append({"number": number, "at": _name(connection, one), **says})
+    connection.session.show_all(rows, ["number", "at", "who", "what", "why", "until", "now"])
+    if rows:
+        say("take one back: p2pledger wallet revoke NUMBER, with the same options")
+
+
+@click.command("log")
+@with_connection
+def log(connection: Connection) -> None:
+    """Say who looked, when, why and on which basis, at every custodian; proven to be all up to a checkpoint."""
+    from p2pledger.client import words
+
+    members = connection.founding().genesis.cards
+    rows: list[dict[str, Any]] = []
+
+    async def lines(ledger: "LedgerClient", one: "Known") -> Any:
+        return await ledger.log(one.persona.did)
+
+    for one, found in _everywhere(connection, lines, "patient"):
+        at = _name(connection, one)
+        for line, proven in [(line, True) for line in found.lines] + [(line, False) for line in found.newer]:
+            says = words.log_line(line, members)
+            rows.append({"time": line.time_ms, "when": moment(line.time_ms), "at": at, **says, "proven": proven})
+        say(f"{at}: these are all {len(found.lines)} decisions up to height {found.height}, proven")
+    rows.sort(key=lambda row: row["time"])
+    connection.session.show_all(rows, ["when", "at", "who", "why", "answer", "because", "records", "proven"])
+
+
+@click.command("revoke")
+@click.argument("number", type=click.IntRange(min=1))
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_connection
+def revoke(connection: Connection, number: int, yes: bool) -> None:
+    """Take back the consent that 'wallet consents' shows under NUMBER: from its block on nobody reads by it."""
+    from p2pledger.cli.clock import now_ms
+    from p2pledger.cli.tx import show_receipt
+    from p2pledger.client import words
+    from p2pledger.client.health import revoke_consent
+
+    found = _numbered(connection)
+    if number > len(found):
+        raise InvalidInput(f"there are {len(found)} consents, none has the number {number}; see 'wallet consents'")
+    one, consent = found[number - 1]
+    says = words.consent(consent, None, connection.founding().genesis.cards, now_ms())
+    identifier = consent.terms.consent_id
+    if consent.revoked is not None:
+        raise InvalidInput(f"consent {identifier.hex()} is {says['now']}; there is nothing to take back")
+    say(f"consent {identifier.hex()} at {_name(connection, one)}: {says['who']}, {says['what']}, {says['until']}")
+    if not yes and not click.confirm("Take it back?", err=True):
+        raise InvalidInput("nothing was taken back")
+
+    async def work(ledger: "LedgerClient") -> Any:
+        return await ledger.submit(revoke_consent(identifier))
+
+    show_receipt(connection, connection.ask(one.persona.signing, work).executed)
+
+
+def _numbered(connection: Connection) -> "list[tuple[Known, Consent]]":
+    """The owner's consents at all custodians, the oldest first: a new one never changes an older one's number."""
+
+    async def all_of(ledger: "LedgerClient", one: "Known") -> "list[Consent]":
+        return await ledger.consents(one.persona.did)
+
+    found = [(one, consent) for one, held in _everywhere(connection, all_of, "patient") for consent in held]
+    return sorted(found, key=lambda pair: (pair[1].granted, pair[1].terms.consent_id))
+
+
+def _everywhere(
+    connection: Connection, work: "Callable[[LedgerClient, Known], Awaitable[T]]", kind: str | None = None
+) -> "list[tuple[Known, T]]":
+    """What `work` makes of each organisation where the chain knows the owner, as `kind` where one is named.
+
+    Raises Rejected(E_NOT_FOUND) where it is known nowhere.
+    """
+    from p2pledger.client.identities import known
+
+    held = connection.wallet()
+    cards = connection.founding().genesis.cards
+    if connection.at is not None:
+        cards = (connection.card(connection.at),)
+
+    async def each(open_as: "OpenAs") -> "list[tuple[Known, T]]":
+        found = await known(open_as, held, [card.organisation for card in cards])
+        answers = []
+        for one in found:
+            if kind in (None, one.kind):
+                async with open_as(one.persona.signing) as ledger:
+                    answers.append((one, await work(ledger, one)))
+        return answers
+
+    answers = connection.ask_as_many(each)
+    if not answers:
+        names = ", ".join(card.name for card in cards)
+        what = "nobody" if kind is None else f"no {kind}"
+        raise Rejected(Code.E_NOT_FOUND, f"the owner of this wallet is {what} at {names}; see 'identity register'")
+    return answers
+
+
+def _checked(card: "ConsentCard | None", consent: "Consent") -> "ConsentCard | None":
+    if card is not None:
+        card.check(consent.terms)
+    return card
+
+
+def _name(connection: Connection, one: "Known") -> str:
+    from p2pledger.client import words
+
+    return words.organisation(one.persona.organisation, connection.founding().genesis.cards)
