@@ -34,7 +34,7 @@ class StateRoot(Record, frozen=True):
     root: Bytes32
 
 
-class Header(Record, frozen=True, dict=True):
+class Header(Record, frozen=True, dict=True, gc=True):
     """A block in full but for its bodies: its hash commits to all of it.
 
     `dict=True` gives an immutable header a place to remember its hash; it is not part of its value.

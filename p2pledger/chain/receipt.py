@@ -40,9 +40,9 @@ def executed(height: Height, index: int, transaction: TransactionId, code: Code,
 
 def effects_leaves(receipts: Sequence[Receipt], writes: Mapping[bytes, bytes | None]) -> list[bytes]:
     """Leaf hashes of a height's effects tree: its receipts in order, then its writes sorted by key."""
-    leaves = [merkle.leaf_hash(b"r" + encode(receipt)) for receipt in receipts]
-    leaves += [merkle.leaf_hash(b"w" + encode((key, writes[key]))) for key in sorted(writes)]
-    return leaves
+    entries = [b"r" + encode(receipt) for receipt in receipts]
+    entries += [b"w" + encode((key, writes[key])) for key in sorted(writes)]
+    return merkle.leaf_hashes(entries)
 
 
 class ReceiptProof(Record, frozen=True):

@@ -6,12 +6,11 @@ verify. The signed bytes are the truth; they are never re-encoded to be verified
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, Value, decode, encode
 from p2pledger.primitives.crypto import SigningKey, sha256, verify
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import AccountKey, Bytes32, ChainId, Millis, Nonce, Signature, TransactionId
@@ -42,8 +41,7 @@ class Envelope(Record, frozen=True):
     """Canonical bytes of the array of operations; the application knows their types."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(Value, frozen=True):
     """A well-formed transaction with its exact bytes; whether its signatures hold is a separate question."""
 
     id: TransactionId

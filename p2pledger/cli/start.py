@@ -7,6 +7,9 @@ import click
 
 from p2pledger.cli.output import Session, with_session
 
+GC_YOUNG = 20_000
+"""New containers before the garbage collector looks for cycles: a block makes tens of thousands, and no cycle."""
+
 
 @click.command()
 @click.option(
@@ -26,6 +29,7 @@ def start(session: Session, accept_resign_risk: bool) -> None:
     home = Home.load(session.home, os.environ)
     configure_logs(home.config.node.log_level, home.config.node.log_format)
     with opened(home, accept_resign_risk) as node:
+        gc.set_threshold(GC_YOUNG, 20, 100)
         gc.collect()
         gc.freeze()
         trio.run(serve, node)

@@ -4,17 +4,15 @@ The application knows nothing of heights being agreed, stores or networks; the l
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from p2pledger.chain.genesis import Founding
-from p2pledger.primitives.codec import Record
+from p2pledger.primitives.codec import Record, Value
 from p2pledger.primitives.ids import AccountKey, ChainId, Height, Millis, TransactionId
 from p2pledger.state.view import StateView, Writes
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Value, frozen=True):
     """Who calls, and where in the chain."""
 
     chain: ChainId
@@ -26,11 +24,10 @@ class Call:
     cosigners: tuple[AccountKey, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Value, frozen=True):
     """What one operation changes and reports."""
 
-    writes: Mapping[bytes, bytes | None] = field(default_factory=dict)
+    writes: Mapping[bytes, bytes | None] = {}
     events: Sequence[bytes] = ()
     """Canonical bytes; nothing personal."""
 

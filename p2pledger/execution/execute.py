@@ -21,7 +21,7 @@ from p2pledger.primitives.codec import Record
 from p2pledger.primitives.errors import Code, Refused, Rejected
 from p2pledger.primitives.ids import ChainId, TransactionId
 from p2pledger.state.overlay import Overlay
-from p2pledger.state.view import StateView, Writes
+from p2pledger.state.view import Remembering, StateView, Writes
 
 NOT_INDEXED = (0, 0)
 """The receipt key of a transaction that used no nonce of any account."""
@@ -55,7 +55,7 @@ def execute_block(
     MemoryError, RecursionError and OSError of a contract come through: they may differ between machines, so the
     node stops rather than write down a result that others do not have.
     """
-    run = _Run(application, chain, header, Overlay(state))
+    run = _Run(application, chain, header, Overlay(Remembering(state)))
     for batch, transactions in batches:
         run.use_sequence(batch)
         for transaction in transactions:
@@ -72,6 +72,8 @@ class _Run:
     receipts: list[Executed] = field(default_factory=list)
     receipt_keys: list[tuple[int, int]] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
+    windows: dict[int, Window] = field(default_factory=dict)
+    """Nonces of the senders so far; contracts never see them, so they are written once, at the end."""
 
     def use_sequence(self, batch: Batch) -> None:
         """Note that this batch stands in the chain; proposals with it twice were refused before PREPARE."""
@@ -88,21 +90,24 @@ class _Run:
         if number is None:
             self._execute_of_stranger(transaction)
             return
-        key = keys.nonces(number)
-        window = keys.window_at(key, self.state)
+        window = self._window(number)
         if window.is_used(body.nonce):
             return  # the first receipt stays the only one
         used = window.use(body.nonce)
         if used is None:
             self._receipt(transaction.id, Code.E_NONCE, (), NOT_INDEXED)
             return
-        self.state.apply({key: used.encode()})  # failing consumes the nonce too
+        self.windows[number] = used  # failing consumes the nonce too
         code, writes, events = self._outcome(transaction)
         if code != Code.OK:
             writes = self.application.refused(self._call(transaction), self.state)
             _check_writes(writes)
         self.state.apply(writes)
         self._receipt(transaction.id, code, events, (number, body.nonce))
+
+    def _window(self, number: int) -> Window:
+        known = self.windows.get(number)
+        return keys.window_at(keys.nonces(number), self.state) if known is None else known
 
     def _execute_of_stranger(self, transaction: Transaction) -> None:
         """A sender without an account may only register itself, and leaves no trace unless it succeeds.
@@ -128,7 +133,7 @@ class _Run:
             self.state.apply(keys.open_account(sender, self.state))
         number = keys.account_number(sender, self.state)
         assert number is not None
-        self.state.apply({keys.nonces(number): window.encode()})
+        self.windows[number] = window
         return number
 
     def _outcome(self, transaction: Transaction, is_stranger: bool = False) -> tuple[Code, Writes, Sequence[bytes]]:
@@ -158,6 +163,9 @@ class _Run:
         call = self._call(transaction)
         if is_stranger and not self.application.opens_account(operations, call, self.state):
             raise Refused(Code.E_UNKNOWN_SENDER)
+        if len(operations) == 1:
+            outcome = self._outcome_of(operations[0], call, self.state)
+            return outcome.writes, list(outcome.events)
         attempt = Overlay(self.state)
         events: list[bytes] = []
         for operation in operations:
@@ -186,6 +194,7 @@ class _Run:
 
     def effects(self) -> BlockEffects:
         """Everything, with its root."""
+        self.state.apply({keys.nonces(number): window.encode() for number, window in self.windows.items()})
         writes = dict(self.state.freeze())
         leaves = effects_leaves([done.receipt for done in self.receipts], writes)
         root = merkle.root_of_hashes(leaves)

@@ -18,7 +18,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from p2pledger.execution.windows import EMPTY, Window
-from p2pledger.primitives.codec import decode, encode
+from p2pledger.primitives.codec import Shape, decode_again, encode
 from p2pledger.primitives.ids import AccountKey, NodeId, ValidatorId
 from p2pledger.state.view import StateView
 
@@ -32,7 +32,7 @@ CAUGHT = b"\x07"
 APPLICATION_FIRST = 0x10
 """The ledger keeps the prefixes below this one to itself."""
 
-AccountNumber = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+_ACCOUNT_NUMBER: Shape[int] = Shape(Annotated[int, Meta(ge=1, le=2**32 - 1)])
 
 
 def account(key: AccountKey) -> bytes:
@@ -86,4 +86,5 @@ def open_account(key: AccountKey, state: StateView) -> dict[bytes, bytes | None]
 
 
 def _number(data: bytes) -> int:
-    return decode(AccountNumber, data, 5)
+    number: int = decode_again(_ACCOUNT_NUMBER, data, 5)
+    return number

@@ -6,13 +6,12 @@ below highest − (WINDOW − 1), whether it was ever used or not, and when it i
 number is used at most once for ever, and the memory for it is bounded.
 """
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
 
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, Value, decode, encode
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import U64
 
@@ -28,8 +27,7 @@ class _Stored(Record, frozen=True):
     unused: Annotated[bytes, Meta(max_length=_UNUSED_BYTES_MAX)]
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(Value, frozen=True):
     """Which numbers were used."""
 
     highest: int = 0

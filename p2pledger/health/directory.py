@@ -30,7 +30,7 @@ from p2pledger.health.operations import (
 )
 from p2pledger.health.vocabulary import Count, IdentityKind, Role
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, decode, decode_again, encode
 from p2pledger.primitives.errors import Code, Refused
 from p2pledger.primitives.ids import AccountKey, Bytes16, Bytes32, Height, Millis
 from p2pledger.state.view import StateView
@@ -130,7 +130,7 @@ def _organisation_writes(organisation: Organisation, since: Height) -> dict[byte
 def organisation_of(identifier: bytes, state: StateView) -> Organisation | None:
     """An organisation by id."""
     data = state.get(keys.organisation(identifier))
-    return None if data is None else decode(Organisation, data, limits.STATE_VALUE_BYTES_MAX)
+    return None if data is None else decode_again(Organisation, data, limits.STATE_VALUE_BYTES_MAX)
 
 
 def organisations(state: StateView) -> Iterator[Organisation]:
@@ -142,13 +142,13 @@ def organisations(state: StateView) -> Iterator[Organisation]:
 def key_owner(account: AccountKey, state: StateView) -> KeyOwner | None:
     """Whose key this is or was."""
     data = state.get(keys.key_owner(account))
-    return None if data is None else decode(KeyOwner, data, limits.STATE_VALUE_BYTES_MAX)
+    return None if data is None else decode_again(KeyOwner, data, limits.STATE_VALUE_BYTES_MAX)
 
 
 def identity_of(did: bytes, state: StateView) -> Identity | None:
     """An identity by did."""
     data = state.get(keys.identity(did))
-    return None if data is None else decode(Identity, data, limits.STATE_VALUE_BYTES_MAX)
+    return None if data is None else decode_again(Identity, data, limits.STATE_VALUE_BYTES_MAX)
 
 
 def key_period(identifier: bytes, number: int, state: StateView) -> KeyPeriod | None:

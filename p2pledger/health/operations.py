@@ -40,7 +40,7 @@ from p2pledger.health.vocabulary import (
     Schema,
 )
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, Shape, decode, encode
 from p2pledger.primitives.crypto import Domain, SigningKey, signed_bytes, tagged_hash
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import AccountKey, Bytes16, Bytes32, Bytes64, ChainId, Millis, Signature
@@ -287,6 +287,7 @@ Operation: TypeAlias = (
 )
 AnyOperation: TypeAlias = Operation | ValidatorEvidence
 """What transactions of this chain consist of: the health layer's operations and the ledger's own."""
+_OPERATIONS: Shape[tuple[AnyOperation, ...]] = Shape(tuple[AnyOperation, ...])
 _TAGS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 20, 21, 22, 23, 24, 30, 31, EVIDENCE_TAG})
 
 
@@ -296,7 +297,7 @@ def decode_operations(data: bytes) -> tuple[AnyOperation, ...]:
     Raises Rejected: E_UNKNOWN_KIND (judged by the first operation), E_FORMAT, E_TOO_LARGE, E_ALONE.
     """
     try:
-        operations = decode(tuple[AnyOperation, ...], data, limits.TRANSACTION_BYTES_MAX)
+        operations = decode(_OPERATIONS, data, limits.TRANSACTION_BYTES_MAX)
     except InvalidInput as error:
         kind = _first_tag(data)
         if kind is not None and kind not in _TAGS:

@@ -23,12 +23,27 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def root(entries: Sequence[bytes]) -> bytes:
     """The Merkle tree hash of the entries in order; of none, the hash of nothing."""
-    return root_of_hashes([leaf_hash(entry) for entry in entries])
+    return root_of_hashes(leaf_hashes(entries))
+
+
+def leaf_hashes(entries: Sequence[bytes]) -> list[bytes]:
+    """`leaf_hash` of each: there are several a transaction, so without a call for each."""
+    return [sha256(b"\x00" + entry).digest() for entry in entries]
 
 
 def root_of_hashes(leaves: Sequence[bytes]) -> bytes:
     """The root over leaf hashes. Level by level: an odd node at the end moves up unchanged (RFC 9162 2.1.1)."""
-    return Tree(leaves).root
+    level = leaves
+    while len(level) > 1:
+        level = _level_above(level)
+    return level[0] if level else EMPTY_ROOT
+
+
+def _level_above(level: Sequence[bytes]) -> list[bytes]:
+    paired = [sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)]
+    if len(level) % 2:
+        paired.append(level[-1])
+    return paired
 
 
 def inclusion_path(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
@@ -64,11 +79,7 @@ class Tree:
         self.size = len(leaves)
         self._levels = [list(leaves)]
         while len(self._levels[-1]) > 1:
-            level = self._levels[-1]
-            paired = [node_hash(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-            if len(level) % 2:
-                paired.append(level[-1])
-            self._levels.append(paired)
+            self._levels.append(_level_above(self._levels[-1]))
 
     @property
     def root(self) -> bytes:

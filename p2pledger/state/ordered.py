@@ -25,47 +25,54 @@ def prefix_end(prefix: bytes) -> bytes | None:
 class OrderedMap(Generic[V]):
     """Keys to values, with ranges by prefix in ascending order."""
 
-    __slots__ = ("_fresh", "_keys", "_values")
+    __slots__ = ("_fresh", "_keys", "values")
 
     def __init__(self, values: Mapping[bytes, V] | None = None) -> None:
-        self._values: dict[bytes, V] = dict(values or {})
+        self.values: dict[bytes, V] = dict(values or {})
+        """To look into, which layers do all the time; what changes it goes through the methods."""
         self._fresh: list[bytes] = []
-        """Keys that stand in `_values` and not yet in `_keys`."""
+        """Keys that stand in `values` and not yet in `_keys`."""
         self._keys: list[bytes] | None = None
         """In order; None after a deletion."""
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self.values)
 
     def __contains__(self, key: bytes) -> bool:
-        return key in self._values
+        return key in self.values
 
     def get(self, key: bytes) -> V | None:
         """The value, or None."""
-        return self._values.get(key)
+        return self.values.get(key)
 
     def put(self, key: bytes, value: V) -> None:
         """Set a value."""
-        if key not in self._values and self._keys is not None:
+        if key not in self.values and self._keys is not None:
             self._fresh.append(key)
-        self._values[key] = value
+        self.values[key] = value
+
+    def update(self, values: Mapping[bytes, V]) -> None:
+        """Set many values."""
+        if self._keys is not None:
+            self._fresh += [key for key in values if key not in self.values]
+        self.values.update(values)
 
     def discard(self, key: bytes) -> None:
         """Remove a key if it is there."""
-        if key in self._values:
-            del self._values[key]
+        if key in self.values:
+            del self.values[key]
             self._keys = None
 
     def copy(self) -> "OrderedMap[V]":
         """An independent map with the same content."""
-        other: OrderedMap[V] = OrderedMap(self._values)
+        other: OrderedMap[V] = OrderedMap(self.values)
         if self._keys is not None:
             other._keys = self._ordered().copy()
         return other
 
     def as_dict(self) -> dict[bytes, V]:
         """An independent dict with the same content, in the order of first writing."""
-        return dict(self._values)
+        return dict(self.values)
 
     def range(self, prefix: bytes, start: bytes = b"") -> list[tuple[bytes, V]]:
         """(key, value) of the keys that begin with `prefix`, from `prefix + start` on, ascending, as they are now."""
@@ -73,7 +80,7 @@ class OrderedMap(Generic[V]):
         end = prefix_end(prefix)
         first = bisect_left(keys, prefix + start)
         last = len(keys) if end is None else bisect_left(keys, end)
-        return [(key, self._values[key]) for key in keys[first:last]]
+        return [(key, self.values[key]) for key in keys[first:last]]
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, V]]:
         """As `range`, one by one; the map must not change meanwhile."""
@@ -82,11 +89,11 @@ class OrderedMap(Generic[V]):
             key = keys[position]
             if not key.startswith(prefix):
                 return
-            yield key, self._values[key]
+            yield key, self.values[key]
 
     def _ordered(self) -> list[bytes]:
         if self._keys is None:
-            self._keys = sorted(self._values)
+            self._keys = sorted(self.values)
         elif len(self._fresh) <= _INSERT_MAX:
             for key in self._fresh:
                 insort(self._keys, key)

@@ -6,9 +6,13 @@ onto a renewed snapshot, which contains the frozen layer. The overlay never clos
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from p2pledger.state.ordered import OrderedMap
 from p2pledger.state.view import StateView, Writes
+
+_ABSENT: Any = object()
+"""Not in a layer; None in a layer hides what lies below."""
 
 
 class Overlay:
@@ -32,8 +36,7 @@ class Overlay:
 
     def apply(self, writes: Writes) -> None:
         """Take these changes into the active layer."""
-        for key, value in writes.items():
-            self._active.put(key, value)
+        self._active.update(writes)
 
     def freeze(self) -> Writes:
         """Close the active layer, open an empty one, and return what has to be flushed."""
@@ -49,11 +52,10 @@ class Overlay:
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or None."""
-        if key in self._active:
-            return self._active.get(key)
-        if self._frozen is not None and key in self._frozen:
-            return self._frozen.get(key)
-        return self.base.get(key)
+        value: bytes | None = self._active.values.get(key, _ABSENT)
+        if value is _ABSENT and self._frozen is not None:
+            value = self._frozen.values.get(key, _ABSENT)
+        return self.base.get(key) if value is _ABSENT else value
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """(key, value) of all keys that begin with `prefix`, from `prefix + start` on, ascending.
