@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import trio
-
 from bench.floor import loop
 from bench.scenario import Workload
 from bench.town import Planned, Town
@@ -23,7 +21,6 @@ from p2pledger.chain.block import PROTOCOL_VERSION, Header, transaction_root
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.receipt import Receipt
 from p2pledger.client.keyring import OrganisationWallet
-from p2pledger.client.ledger import LedgerClient
 from p2pledger.consensus.journal import CommittedRecord
 from p2pledger.demo.cluster import Cluster
 from p2pledger.engine.executor import Executor, genesis_flush
@@ -129,18 +126,6 @@ class Bench:
         return spent_s
 
 
-class Direct(LedgerClient):
-    """Stands in for a client while people are entered: each transaction is a block of its own."""
-
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-
-    async def send(self, data: bytes) -> Receipt:  # type: ignore[override]  # only its code is asked for
-        """Execute it now."""
-        [receipt] = self._bench.run([data])
-        return receipt
-
-
 def prepare(folder: Path) -> tuple[Bench, Town]:
     """A chain with its people on it."""
     cluster = Cluster.create(folder / "consortium", 4, name="Micro")
@@ -148,7 +133,8 @@ def prepare(folder: Path) -> tuple[Bench, Town]:
     origin = load_keys(Layout(cluster.members[cluster.names[0]].home)).node
     bench = Bench(folder, cluster.founding, origin)
     town = Town(cluster.founding, founders, LANES, PATIENTS, 1, cluster.founding.header.time_ms)
-    trio.run(town.enter, Direct(bench), lambda done, total: None)
+    for planned in town.entering():
+        run_all(bench, [planned])
     return bench, town
 
 
