@@ -12,6 +12,10 @@ from p2pledger.primitives.ids import AccountKey, ChainId, Height, Millis, Transa
 from p2pledger.state.view import StateView, Writes
 
 
+class Duty(Record, frozen=True):
+    """The base of operations that validators' nodes send with their own keys, and nobody else may (`seats`)."""
+
+
 class Call(Value, frozen=True):
     """Who calls, and where in the chain."""
 
@@ -62,4 +66,4 @@ class Application(Protocol):
         return {}
 
     def execute(self, operation: Any, call: Call, state: StateView) -> Outcome:
-        """Run one of its own operations; raises Refused(code)."""
+        """Run one of its own operations; raises Refused(code). A `Duty` comes from a validator's node."""

@@ -10,6 +10,7 @@ from p2pledger.health import (
     break_glass,
     consent,
     directory,
+    joint_key,
     membership,
     proxies,
     quotas,
@@ -26,6 +27,7 @@ from p2pledger.health.identity_operations import (
     OrganisationResume,
     OrganisationSuspend,
 )
+from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
 from p2pledger.health.operations import (
     AccessRequest,
     ConsentGrant,
@@ -130,4 +132,14 @@ class HealthApplication(Application):
                 return proxies.mark_deceased(operation, call, state)
             case BtgReview():
                 return break_glass.review(operation, call, state)
+            case LtsInit():
+                return joint_key.init(operation, call, state)
+            case LtsDeal():
+                return joint_key.deal(operation, call, state)
+            case LtsComplaint():
+                return joint_key.complain(operation, call, state)
+            case LtsJustify():
+                return joint_key.justify(operation, call, state)
+            case LtsActivate():
+                return joint_key.activate(operation, call, state)
         assert_never(operation)

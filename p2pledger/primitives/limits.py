@@ -89,6 +89,9 @@ CEREMONY_PHASE_MS = 120_000
 CEREMONY_BYTES_MAX = 32 * 1024
 """How far a ceremony has come, with 50 seats, and each of them accused by all others."""
 
+RELEASE_RECORDS_MAX = 256
+"""Records in one question for shares: a quarter of a second of a validator's time."""
+
 FHIR_FILE_BYTES_MAX = 64 * 1024 * 1024
 """A bundle or NDJSON file is held in memory while it is taken in; a hundred times the sample bundles."""
 FHIR_ENTRIES_MAX = 10_000
