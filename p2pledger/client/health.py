@@ -293,7 +293,9 @@ def request_access(
 
 
 def events_of(executed: Executed) -> list[AnyEvent]:
-    """What the contracts reported about a transaction, in order; raises InvalidInput for bytes that are no event."""
+    """What the contracts reported about a transaction, in order; raises InvalidInput where that was pruned."""
+    if executed.events is None:
+        raise InvalidInput(f"the events of transaction {executed.receipt.transaction.hex()} were pruned")
     return [decode_event(data) for data in executed.events]
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta
 
 from p2pledger.execution.evidence import EquivocationRecorded
+from p2pledger.health.pruning_operations import PruningApproved
 from p2pledger.health.purposes import Purpose
 from p2pledger.health.vocabulary import IdentityKind, ProxyKind, RevokeReason, Role, Verdict
 from p2pledger.primitives import limits
@@ -238,6 +239,7 @@ Event: TypeAlias = (
     | BreakGlassRateExceeded
     | CeremonyMoved
     | JointKeyActivated
+    | PruningApproved
 )
 AnyEvent: TypeAlias = Event | EquivocationRecorded
 """What receipts of this chain report: the health layer's events and the ledger's own."""

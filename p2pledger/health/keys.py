@@ -25,6 +25,8 @@
 | 0x45   | account key (32)                  | Refusals in a window                              |
 | 0x50   | pid (16)                          | LogHead: count and hash of the last line          |
 | 0x51   | pid (16) ‖ sequence (8, BE)       | LogLine, as hashed                                |
+| 0x60   | number (8, BE)                    | Approved: a pruning                               |
+| 0x61   | –                                 | how many prunings were approved                   |
 | 0x70   | key epoch (8) ‖ share epoch (8)   | Ceremony: the newest attempt at this sharing      |
 | 0x71   | the same ‖ dealer (1)             | Deal                                              |
 | 0x72   | the same ‖ dealer ‖ receiver      | the sub-share that the dealer had to show         |
@@ -59,6 +61,8 @@ PERSON_RATE = b"\x44"
 REFUSALS = b"\x45"
 LOG_HEAD = b"\x50"
 LOG_LINE = b"\x51"
+PRUNING = b"\x60"
+PRUNING_COUNT = b"\x61"
 CEREMONY = b"\x70"
 DEAL = b"\x71"
 SHOWN_SHARE = b"\x72"
@@ -187,6 +191,10 @@ def log_line(pid: bytes, sequence: int) -> bytes:
 
 def log_sequence(sequence: int) -> bytes:
     return sequence.to_bytes(8, "big")
+
+
+def pruning(number: int) -> bytes:
+    return PRUNING + number.to_bytes(8, "big")
 
 
 def _sharing(ceremony: CeremonyId) -> bytes:

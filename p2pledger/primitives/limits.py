@@ -61,6 +61,9 @@ TIMEOUT_MS_CAP = 8_000
 TERM_HEIGHTS_DEFAULT = 10_000
 """Committed heights after which a primary steps down (P24)."""
 
+PRUNE_DISTANCE_HEIGHTS = 100
+"""Heights between a pruning's horizon and its approval: clients fetch receipts there, and nodes catch up."""
+
 MEMPOOL_TRANSACTIONS_MAX = 20_000
 MEMPOOL_BYTES_MAX = 32 * 1024 * 1024
 POOL_BATCH_BYTES_MAX = 64 * 1024 * 1024
