@@ -65,6 +65,8 @@ class Executor:
         self._overlay = Overlay(Remembering(self._snapshot))
         self._tree: dict[bytes, bytes | None] = {}
         self._tree_frozen: dict[bytes, bytes | None] = {}
+        self._nodes: tree.Nodes | None = None
+        """Of the tree as it stands at the last checkpoint; None before the first one since the start."""
         self._dirty: dict[bytes, bytes | None] = {}
         """State keys changed since the tree was last brought up to date."""
         self._since = _Since()
@@ -196,7 +198,9 @@ class Executor:
                 raise WrongRoot(header, "state", state_root.height, state_root.root, own)
 
     def _update_tree(self, height: Height) -> None:
-        root, writes = tree.update(self._read_tree, self._dirty)
+        if self._nodes is None:
+            self._nodes = tree.Nodes(self._read_tree)
+        root, writes = self._nodes.update(self._read_tree, self._dirty)
         self._dirty = {}
         self._tree.update(writes)
         self._tree[_root_key(height)] = root
