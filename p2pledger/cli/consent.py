@@ -154,11 +154,13 @@ def _row(connection: Connection, found: "Consent", card: "ConsentCard | None") -
     terms = found.terms
     if card is not None:
         card.check(terms)
-        who = words.actor(card.actor, connection.founding().genesis.cards)
+        cards = connection.founding().genesis.cards
+        who = words.actor(card.actor, cards)
         what = ", ".join(map(str, card.compartments)) or "everything"
     else:
-        who = ", ".join(f"commitment {one.hex()}" for one in terms.actor_commits) or "anybody with a credential"
+        who = ", ".join(f"commitment {one.hex()}" for one in terms.actor_commits) or "any reader"
         what = "everything" if terms.compartments is None else ", ".join(one.hex() for one in terms.compartments)
+    what += words.limits(terms)
     return {
         "consent": terms.consent_id,
         "who": who,

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from p2pledger.chain.receipt import Executed
+from p2pledger.client.commitments import FHIR_JSON, SALT_BYTES, RecordRef, commit
 from p2pledger.client.keyring import Persona
 from p2pledger.client.records import Manifest
 from p2pledger.client.sealing import BoxKey
-from p2pledger.health.commitments import SALT_BYTES, RecordRef, commit, scope_commit
 from p2pledger.health.events import AccessDecided, AnyEvent, decode_event
 from p2pledger.health.operations import (
     AccessRequest,
@@ -31,15 +31,18 @@ from p2pledger.health.operations import (
 )
 from p2pledger.health.purposes import Purpose
 from p2pledger.health.vocabulary import ActorKind, BreakGlass, IdentityKind, Months, RevokeReason, Role
+from p2pledger.primitives.codec import encode
+from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import ChainId, Millis
 
 _FORMAT = "p2pledger/consent-card/1"
-_CARD_CHARACTERS_MAX = 256 * 1024
+_CARD_CHARACTERS_MAX = 1024 * 1024
 _FIELDS = frozenset(
     {"format", "salt", "consent", "pid", "custodian", "actor", "purposes", "compartments", "valid_from_ms"}
     | {"valid_to_ms"}
 )
+_DOCUMENT = frozenset({"document"})
 
 
 # Who there is
@@ -106,7 +109,8 @@ class ConsentCard:
     consent_id: bytes
     pid: bytes
     custodian: bytes
-    actor: ActorOpening
+    actor: ActorOpening | None
+    """None: any reader with a credential."""
     purposes: tuple[Purpose, ...]
     compartments: tuple[Compartment, ...]
     """Empty: all of the chart."""
@@ -114,7 +118,9 @@ class ConsentCard:
     valid_to_ms: int
     """The first instant at which it has expired."""
     salt: bytes
-    """Opens the commitment on the chain to this card."""
+    """Opens the commitment on the chain to this card, or to its document."""
+    document: str | None = None
+    """The FHIR Consent that was granted, byte for byte, where it was granted as one."""
 
     @property
     def handles(self) -> tuple[bytes, ...]:
@@ -122,23 +128,27 @@ class ConsentCard:
 
     @property
     def commitment(self) -> bytes:
-        """What the chain knows this card by."""
+        """What the chain knows this card, or its document, by."""
+        if self.document is not None:
+            return commit(self.salt, FHIR_JSON, self.document.encode())
         return commit(self.salt, "application/json", self.dump().encode())
 
     def dump(self) -> str:
         """The card as JSON, always spelled the same."""
-        document = {
+        document: dict[str, Any] = {
             "format": _FORMAT,
             "consent": self.consent_id.hex(),
             "pid": self.pid.hex(),
             "custodian": self.custodian.hex(),
-            "actor": {"kind": self.actor.kind, "handle": self.actor.handle.hex(), "salt": self.actor.salt.hex()},
+            "actor": None if self.actor is None else _opened(self.actor),
             "purposes": list(self.purposes),
             "compartments": [{"handle": one.handle.hex(), "name": one.name} for one in self.compartments],
             "valid_from_ms": self.valid_from_ms,
             "valid_to_ms": self.valid_to_ms,
             "salt": self.salt.hex(),
         }
+        if self.document is not None:
+            document["document"] = self.document
         return json.dumps(document, indent=1) + "\n"
 
     @staticmethod
@@ -153,27 +163,40 @@ class ConsentCard:
         if not isinstance(parts, dict) or parts.get("format") != _FORMAT:
             shown = parts.get("format") if isinstance(parts, dict) else type(parts).__name__
             raise InvalidInput(f"not a consent card: format {shown!r}, this version reads {_FORMAT!r}")
-        if set(parts) != _FIELDS:
-            raise InvalidInput(f"not a consent card: fields {', '.join(sorted(set(parts) ^ _FIELDS))}")
+        if set(parts) - _DOCUMENT != _FIELDS:
+            raise InvalidInput(f"not a consent card: fields {', '.join(sorted(set(parts) - _DOCUMENT ^ _FIELDS))}")
         return ConsentCard(
             consent_id=_bytes(parts, "consent", 16),
             pid=_bytes(parts, "pid", 16),
             custodian=_bytes(parts, "custodian", 16),
-            actor=_actor(parts["actor"]),
+            actor=None if parts["actor"] is None and "document" in parts else _actor(parts["actor"]),
             purposes=tuple(_chosen("purpose", purpose, get_args(Purpose)) for purpose in _list(parts, "purposes")),
             compartments=tuple(_compartment(one) for one in _list(parts, "compartments")),
             valid_from_ms=_time(parts, "valid_from_ms"),
             valid_to_ms=_time(parts, "valid_to_ms"),
             salt=_bytes(parts, "salt", SALT_BYTES),
+            document=_text(parts, "document") if "document" in parts else None,
         )
 
     def check(self, terms: ConsentGrant) -> None:
         """Raises Rejected(E_COMMIT_MISMATCH) unless this is the document that the consent on the chain names."""
-        if terms.doc_commit != self.commitment:
+        if terms.doc_commit != self.commitment or (self.document is not None and not self._agrees(terms)):
             raise Rejected(
                 Code.E_COMMIT_MISMATCH,
                 f"this card is not the document of consent {terms.consent_id.hex()} ({terms.doc_commit.hex()})",
             )
+
+    def _agrees(self, terms: ConsentGrant) -> bool:
+        """Whether what stands beside the document is what was granted, too."""
+        parts = (terms.actor_commits, terms.btg_commits, *(one.actor_commits for one in terms.exceptions))
+        is_meant = self.actor is None or any(actor_commit(self.actor) in commits for commits in parts)
+        own = (self.consent_id, self.pid, self.purposes, self.handles, self.valid_from_ms, self.valid_to_ms)
+        granted = (terms.consent_id, terms.pid, terms.purposes, terms.compartments or ())
+        return is_meant and own == (*granted, terms.valid_from_ms, terms.valid_to_ms)
+
+
+def _opened(actor: ActorOpening) -> dict[str, str]:
+    return {"kind": actor.kind, "handle": actor.handle.hex(), "salt": actor.salt.hex()}
 
 
 def grant_consent(
@@ -200,11 +223,12 @@ def grant_consent(
         raise InvalidInput(f"purposes {', '.join(purposes) or '(none)'}: at least one, and each once, is needed")
     if valid_to_ms <= valid_from_ms:
         raise InvalidInput(f"a consent from {valid_from_ms} ms to {valid_to_ms} ms never holds")
+    opening = ActorOpening(secrets.token_bytes(SALT_BYTES), kind, reader)
     card = ConsentCard(
         consent_id=secrets.token_bytes(16),
         pid=patient.did,
         custodian=patient.organisation,
-        actor=ActorOpening(secrets.token_bytes(SALT_BYTES), kind, reader),
+        actor=opening,
         purposes=tuple(purposes),
         compartments=tuple(sorted(compartments, key=lambda compartment: compartment.handle)),
         valid_from_ms=valid_from_ms,
@@ -216,7 +240,7 @@ def grant_consent(
         pid=card.pid,
         capacity="patient",
         base="permit",
-        actor_commits=(actor_commit(card.actor),),
+        actor_commits=(actor_commit(opening),),
         purposes=card.purposes,
         compartments=card.handles or None,
         months=months,
@@ -237,6 +261,12 @@ def revoke_consent(consent_id: bytes, reason: RevokeReason = "withdrawn") -> Con
 
 
 # Access
+
+
+def scope_commit(salt: bytes, records: Sequence[RecordRef]) -> bytes:
+    """The commitment to a list of records, whatever their order (health rule 3.5.2)."""
+    assert len(salt) == SALT_BYTES, f"a salt of {len(salt)} bytes"
+    return sha256(salt + encode(tuple(sorted((ref.batch_id, ref.index) for ref in records))))
 
 
 def request_access(
@@ -293,9 +323,7 @@ def request_access(
 
 
 def events_of(executed: Executed) -> list[AnyEvent]:
-    """What the contracts reported about a transaction, in order; raises InvalidInput where that was pruned."""
-    if executed.events is None:
-        raise InvalidInput(f"the events of transaction {executed.receipt.transaction.hex()} were pruned")
+    """What the contracts reported about a transaction, in order; raises InvalidInput for bytes that are no event."""
     return [decode_event(data) for data in executed.events]
 
 
@@ -315,6 +343,13 @@ def _bytes(parts: dict[str, Any], name: str, length: int) -> bytes:
     if not isinstance(text, str) or not re.fullmatch(rf"[0-9a-f]{{{2 * length}}}", text):
         raise InvalidInput(f"consent card: {name} {text!r} is not {2 * length} hexadecimal digits")
     return bytes.fromhex(text)
+
+
+def _text(parts: dict[str, Any], name: str) -> str:
+    value = parts[name]
+    if not isinstance(value, str):
+        raise InvalidInput(f"consent card: {name} is no text")
+    return value
 
 
 def _time(parts: dict[str, Any], name: str) -> int:

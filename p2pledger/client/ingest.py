@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from p2pledger.client.commitments import FHIR_JSON, SALT_BYTES, RecordRef, commit, record_root
 from p2pledger.client.records import (
     Custodian,
     HandleName,
@@ -32,7 +33,6 @@ from p2pledger.fhir.resources import (
     references,
 )
 from p2pledger.fhir.spans import Extracted, extract_bundle, extract_ndjson
-from p2pledger.health.commitments import FHIR_JSON, SALT_BYTES, RecordRef, commit, record_root
 from p2pledger.health.operations import CompartmentCount, RecordBatch
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import sha256

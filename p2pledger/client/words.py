@@ -19,7 +19,7 @@ from p2pledger.health.events import (
     KeyRotated,
 )
 from p2pledger.health.log import LogLine
-from p2pledger.health.operations import ActorOpening
+from p2pledger.health.operations import ActorOpening, ConsentGrant
 from p2pledger.health.purposes import Purpose
 from p2pledger.primitives.errors import Code
 
@@ -110,8 +110,10 @@ def organisation(identifier: bytes, cards: Sequence[Card]) -> str:
     return next((card.name for card in cards if card.organisation == identifier), identifier.hex())
 
 
-def actor(opening: ActorOpening, cards: Sequence[Card]) -> str:
-    """Whom a consent means."""
+def actor(opening: ActorOpening | None, cards: Sequence[Card]) -> str:
+    """Whom a consent means; None: nobody in particular."""
+    if opening is None:
+        return "any reader"
     match opening.kind:
         case "organisation":
             return f"anybody of {organisation(opening.handle, cards)}"
@@ -121,6 +123,26 @@ def actor(opening: ActorOpening, cards: Sequence[Card]) -> str:
             return f"any member of group {opening.handle.hex()}"
         case "person":
             return f"person {opening.handle.hex()}"
+
+
+def limits(terms: ConsentGrant) -> str:
+    """How a consent is limited beside its compartments, as the end of a sentence; empty where it is not."""
+    counted = [
+        (terms.classes, "kinds of records"),
+        (terms.records, "single records"),
+        (terms.authors, "authors"),
+        (terms.encounters, "encounters"),
+    ]
+    found = [f"of {len(handles)} {name} only" for handles, name in counted if handles]
+    if terms.months is not None:
+        found.append(f"from {_month(terms.months[0])} to {_month(terms.months[1])}")
+    if terms.labels is not None:
+        found.append(f"with {len(terms.labels)} kinds of sensitive records" if terms.labels else "nothing sensitive")
+    return "".join(f", {one}" for one in found)
+
+
+def _month(month: int) -> str:
+    return f"{month // 100}-{month % 100:02}"
 
 
 # Sentences of a patient's wallet (F-75)
@@ -135,6 +157,7 @@ def consent(found: Consent, card: ConsentCard | None, cards: Sequence[Card], now
     else:
         who = f"{len(terms.actor_commits)} readers named on the consent card" if terms.actor_commits else "any reader"
         what = "everything" if terms.compartments is None else f"{len(terms.compartments)} parts of the chart"
+    what += limits(terms)
     if terms.base == "deny":
         what = f"nothing of {what}" + (", with exceptions" if terms.exceptions else "")
     why = ", ".join(purpose(code) for code in terms.purposes) or "any purpose"

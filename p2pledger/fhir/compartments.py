@@ -102,6 +102,14 @@ def class_of(resource: Resource) -> ResourceClass:
     return kind
 
 
+def only_class_of(resource_type: str) -> ResourceClass | None:
+    """The class that consists of the resources of this type and of nothing else; None where there is no such class."""
+    found = _CLASS_OF.get(resource_type)
+    if found is None or found == "observation":
+        return None
+    return found if list(_CLASS_OF.values()).count(found) == 1 else None
+
+
 def labels_of(resource: Resource) -> tuple[Label, ...]:
     """The security labels, sorted: `N`, or `R` with the reasons why.
 

@@ -94,6 +94,14 @@ def pending(state: StateView) -> Iterator[BrokenGlass]:
         yield found
 
 
+def overdue(time_ms: int, state: StateView) -> Iterator[BrokenGlass]:
+    """Those that should have been reviewed by this block time."""
+    for used in pending(state):
+        if used.due_ms > time_ms:
+            return
+        yield used
+
+
 def rate_of(key: bytes, time_ms: int, state: StateView) -> Rate:
     """How often, in the window of this block time; `key` is `keys.organisation_rate` or `keys.person_rate`."""
     window = rules.of(state).break_glass_window(time_ms)
