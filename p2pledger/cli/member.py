@@ -1,19 +1,27 @@
-"""`p2pledger member`: a member's home and the public card made from it."""
+"""`p2pledger member`: a member's home, the card made from it, and what the others decide about a member."""
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from p2pledger.cli.connect import FILE, Connection, with_connection
 from p2pledger.cli.output import Session, say, with_session
+from p2pledger.cli.values import Hex
 from p2pledger.primitives.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from p2pledger.client.ledger import LedgerClient
+    from p2pledger.client.signing import Draft
+    from p2pledger.primitives.codec import Record
 
 KINDS = ("hospital", "insurer", "agency", "manufacturer", "pharmacy", "research")
 
 
 @click.group()
 def member() -> None:
-    """Make a member's home and its public card."""
+    """Make a member's home and its card; stop, resume and rekey members."""
 
 
 @member.command("init")
@@ -47,3 +55,71 @@ def card(session: Session) -> None:
 
     path = Layout(existing_home(session.home)).card
     click.echo(card_to_json(card_from_json(read_text(path), str(path))), nl=False)
+
+
+_WITH = click.option("--with", "others", multiple=True, required=True, metavar="NAME", help="Who agrees; repeat.")
+_TO = click.option("--to", "target", type=FILE, help="Write the draft here. [default: stdout]")
+
+
+@member.command("suspend")
+@click.argument("name")
+@_WITH
+@_TO
+@with_connection
+def suspend(connection: Connection, name: str, others: tuple[str, ...], target: Path | None) -> None:
+    """Stop NAME and all its people: a draft by this home's organisation, which the others cosign with 'tx sign'.
+
+    More than half of the other members must agree, and at least two.
+    """
+    from p2pledger.health.identity_operations import OrganisationSuspend
+
+    _draft(connection, OrganisationSuspend(connection.card(name).organisation), others, (), target)
+
+
+@member.command("resume")
+@click.argument("name")
+@_WITH
+@_TO
+@with_connection
+def resume(connection: Connection, name: str, others: tuple[str, ...], target: Path | None) -> None:
+    """Let the suspended NAME act again: a draft as for 'member suspend'."""
+    from p2pledger.health.identity_operations import OrganisationResume
+
+    _draft(connection, OrganisationResume(connection.card(name).organisation), others, (), target)
+
+
+@member.command("rekey")
+@click.argument("name")
+@click.option("--account", required=True, type=Hex(32), help="The new account key; its owner cosigns, too.")
+@click.option("--box", required=True, type=Hex(32), help="The new box key.")
+@_WITH
+@_TO
+@with_connection
+def rekey(
+    connection: Connection, name: str, account: bytes, box: bytes, others: tuple[str, ...], target: Path | None
+) -> None:
+    """Give the suspended NAME new keys in place of stolen ones: a draft as for 'member suspend'."""
+    from p2pledger.health.identity_operations import OrganisationRekey
+    from p2pledger.primitives.ids import AccountKey
+
+    operation = OrganisationRekey(connection.card(name).organisation, AccountKey(account), box)
+    _draft(connection, operation, others, (account,), target)
+
+
+def _draft(
+    connection: Connection, operation: "Record", others: tuple[str, ...], more: tuple[bytes, ...], target: Path | None
+) -> None:
+    """A draft that this home's organisation has signed, for the others to cosign."""
+    from p2pledger.cli.tx import write_draft
+    from p2pledger.client.signing import Draft
+    from p2pledger.primitives.ids import AccountKey
+
+    ours = connection.organisation().account
+    cosigners = [connection.card(other).account for other in others] + [AccountKey(key) for key in more]
+
+    async def work(ledger: "LedgerClient") -> "Draft":
+        chain, nonce = ledger.founding.chain, await ledger.next_nonce()
+        return Draft.new(chain, ledger.account, nonce, ledger.expiry(), [operation], cosigners)
+
+    write_draft(connection.ask(ours, work).signed(ours), target)
+    say(f"next: {', '.join(others)} run 'tx sign' within ten minutes, then anybody 'tx submit'")

@@ -39,6 +39,7 @@ class Domain(Enum):
     IDENTITY_POP = b"p2pl/identity-pop/1"
     LOG_LINE = b"p2pl/log-line/1"
     ACTOR = b"p2pl/actor/1"
+    CREDENTIAL = b"p2pl/credential/1"
     RECORD_COMMITMENT = b"p2pl/c1"
     RECORD_HANDLE = b"p2pl/record-handle/1"
     STATE_KEY = b"p2pl/state-key/1"

@@ -195,3 +195,66 @@ def test_practitioners_and_auditors_see_who_they_are(town: Town, doctor: str) ->
 
 def test_the_views_are_commands_of_the_wallet() -> None:
     assert {"who", "consents", "log", "revoke"} <= set(cli_wallet.wallet.commands)
+
+
+def test_a_stolen_key_is_revoked_and_replaced(town: Town) -> None:
+    """F-22: the employer ends it; the person comes back under the same id with a new wallet that both sign for."""
+    did = town.enrol("nurse.wallet", "practitioner", NAMES[1])
+    employer, subject = town.as_organisation(NAMES[1]), ["--subject", did]
+    town.chain.tick()
+    document = json.loads(run("identity", "show", *town.as_person("nurse.wallet", NAMES[1])).stdout)
+    (method,) = document["verificationMethod"]
+    assert document["authentication"] == [method["id"]] and "revokedAtHeight" not in method
+    stolen = Wallet.load(town.file("nurse.wallet")).at(town.homes[1].card.organisation).account.hex()
+    run("identity", "revoke-key", *employer, *subject, "--key", "00" * 32, expect=4)
+    run("identity", "revoke-key", *employer, *subject, "--key", stolen)
+    run("wallet", "who", *as_owner(town, "nurse.wallet"), expect=6)
+
+    run("wallet", "init", town.file("nurse 2"), "--no-passphrase")
+    draft, signed = town.file("nurse 2.draft"), town.file("nurse 2.signed")
+    run("identity", "rekey", *town.as_person("nurse 2", NAMES[1]), *subject, "--to", draft)
+    run("tx", "sign", draft, *employer, "--to", signed)
+    run("tx", "submit", signed, *employer)
+    town.chain.tick()
+    (row,) = rows("wallet", "who", *as_owner(town, "nurse 2"))
+    assert row["id"] == did
+    document = json.loads(run("identity", "show", *town.as_person("nurse 2", NAMES[1])).stdout)
+    assert ["revokedAtHeight" in method for method in document["verificationMethod"]] == [True, False]
+
+
+def test_a_credential_is_issued_presented_and_verified(town: Town) -> None:
+    """F-21: from the employer's home to another hospital's desk; withdrawn, it is refused there."""
+    did = town.enrol("pharmacist.wallet", "practitioner", NAMES[1])
+    employer, token = town.as_organisation(NAMES[1]), town.file("pharmacist.jwt")
+    town.chain.tick()
+    entry = ["--subject", did, "--role", "pharmacist", "--licence-number", "PH 77", "--for", "30d"]
+    run("identity", "credential", *employer, *entry, expect=2)
+    run("identity", "credential", *employer, *entry, "--token", token)
+    assert token.stat().st_mode & 0o777 == 0o600
+    town.chain.tick()
+    shown = ["--audience", NAMES[0], "--nonce", "n-1"]
+    made = run("identity", "present", token, *town.as_person("pharmacist.wallet", NAMES[1]), *shown)
+    presentation = town.file("pharmacist.vp", made.stdout)
+    desk = town.as_organisation(NAMES[0])
+    said_there = json.loads(run("identity", "verify", presentation, *desk, *shown, "--output", "json").stdout)
+    assert (said_there["licence"], said_there["issuer"], said_there["role"]) == ("PH 77", NAMES[1], "pharmacist")
+    assert "PH 77" in run("identity", "verify", token, *desk).stdout
+    assert "E_POP" in said(run("identity", "verify", presentation, *desk, *shown[:3], "n-2", expect=4))
+    second = town.file("second.jwt")
+    run("identity", "credential", *employer, *entry, "--token", second, expect=4)
+    assert not second.exists(), "a token that the chain refused is not left behind"
+    run("identity", "withdraw", *employer, "--subject", did, "--role", "pharmacist")
+    town.chain.tick()
+    assert "E_REVOKED" in said(run("identity", "verify", token, *desk, expect=4))
+
+
+def test_the_others_suspend_and_resume_a_member(town: Town) -> None:
+    """F-22: a draft that goes round; one member alone is refused by the chain."""
+    others = ["--with", NAMES[2]]
+    for command in ("suspend", "resume"):
+        draft, signed = town.file(f"{command}.draft"), town.file(f"{command}.signed")
+        run("member", command, NAMES[3], *town.as_organisation(), *others, "--to", draft)
+        run("tx", "submit", draft, *town.as_organisation(), expect=4)
+        run("tx", "sign", draft, *town.as_organisation(NAMES[2]), "--to", signed)
+        shown = json.loads(run("tx", "submit", signed, *town.as_organisation(), "--output", "json").stdout)
+        assert shown["events"][0]["organisation"] == town.homes[3].card.organisation.hex()
