@@ -151,7 +151,7 @@ def resume(connection: Connection, subject: bytes) -> None:
 @click.option("--nonce", required=True, help="What the verifier has just chosen.")
 @with_connection
 def present(connection: Connection, token_file: Path, audience: str, nonce: str) -> None:
-    """Show the verifiable credential TOKEN to one verifier, as the wallet's owner; what is printed lives two minutes."""
+    """Show the credential TOKEN to one verifier, as the wallet's owner; what is printed lives two minutes."""
     from p2pledger.cli.clock import now_ms
     from p2pledger.client.credentials import present as presented
 
