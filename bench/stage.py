@@ -140,6 +140,7 @@ class StageRun:
             executed_before=self._executed,
             settings=dict(stage.settings),
             one_way_ms=stage.wan.one_way_ms if stage.wan else 0.0,
+            distance=validators.distance,
             rss_idle_bytes=self._rss_idle,
             catch_up=catch_up,
             **figures,  # type: ignore[arg-type]

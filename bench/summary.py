@@ -108,6 +108,8 @@ class PointResult(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, str | int] = {}
     one_way_ms: float = 0.0
     """Delay of the links between validators."""
+    distance: str = ""
+    """How it was made, or how links were cut: `relay` or `queue`; empty where links are direct."""
     caveat: str = ""
 
     @property

@@ -1,6 +1,7 @@
 """The validators of one stage: real daemons with their homes, ports, relays and counters."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from p2pledger.node.ceremony import render_config
 from p2pledger.node.config import ENV_PREFIX, Address
 from p2pledger.primitives.errors import InvalidInput, Unavailable
 
+NAMESPACE = "BENCH_NAMESPACE"
+"""In the environment of a run that has a network namespace of its own."""
 SETTLE_S = 0.7
 """A node brings its counters up to date every half second."""
 
@@ -66,7 +69,8 @@ class Validators:
         self._environ = {f"{ENV_PREFIX}{_variable(name)}": str(value) for name, value in stage.settings.items()}
         self._seed = seed
         self._relay: trio.Process | None = None
-        self._links = self._routed() if stage.wan or stage.relays else []
+        self.distance = distance_of(stage)
+        self._links = self._routed() if self.distance == "relay" else []
         self._slow: dict[int, trio.CancelScope] = {}
 
     def __enter__(self) -> "Validators":
@@ -97,7 +101,7 @@ class Validators:
 
     async def start(self) -> None:
         """Start relays and validators; returns when all are ready."""
-        if self._links:
+        if self.distance:
             await self._start_relay()
         await self.start_some(range(self.n))
 
@@ -169,13 +173,15 @@ class Validators:
         return links
 
     async def _start_relay(self) -> None:
-        command = [sys.executable, "-m", "bench.relay"]
+        module = "bench.relay" if self.distance == "relay" else "bench.delay"
+        command = [sys.executable, "-m", module]
         pipe = subprocess.PIPE
         self._relay = await trio.lowlevel.open_process(command, stdin=pipe, stdout=pipe, start_new_session=True)
         wan = self.stage.wan
         await self._tell_relay(
             {
                 "links": [(listen, target) for _, _, listen, target in self._links],
+                "ports": [member.created.p2p.port for member in self.cluster.members.values()],
                 "one_way_ms": wan.one_way_ms if wan else 0.0,
                 "jitter_ms": wan.jitter_ms if wan else 0.0,
                 "seed": self._seed,
@@ -183,7 +189,7 @@ class Validators:
         )
         assert self._relay.stdout is not None
         if not await self._relay.stdout.receive_some(200):
-            raise Unavailable("the relay process ended before it was ready")
+            raise Unavailable(f"{module} ended before it was ready")
 
     async def _tell_relay(self, order: dict[str, object]) -> None:
         if self._relay is None:
@@ -269,6 +275,14 @@ def parse_counters(text: str, own: Usage) -> Counters:
         is_primary=plain.get("p2pledger_consensus_is_primary", 0) == 1,
         unflushed=int(plain.get("p2pledger_execution_unflushed_transactions", 0)),
     )
+
+
+def distance_of(stage: Stage) -> str:
+    """How links of this stage are delayed or cut: `relay`, `queue` (bench/delay.py), or not at all."""
+    is_cut = any(fault.do == "cut" for point in stage.points for fault in point.faults)
+    if stage.wan is not None and NAMESPACE in os.environ and not (stage.relays or is_cut):
+        return "queue"
+    return "relay" if stage.wan is not None or stage.relays else ""
 
 
 def _variable(setting: str) -> str:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 
 from p2pledger.chain.batch import batch_id
 from p2pledger.chain.block import Block, Header
+from p2pledger.chain.pruned import decode_pruned
 from p2pledger.chain.validators import ValidatorSet
 from p2pledger.consensus.certificates import check_certificate
 from p2pledger.consensus.messages import Certificate
-from p2pledger.messages import RangeReply
+from p2pledger.messages import RangeReply, SyncBlock
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import ChainId, Height, NodeId
 
@@ -29,7 +30,7 @@ def check_range(reply: RangeReply, tip: Header, chain: ChainId, validators: Vali
         if header.height != parent.height + 1 or header.parent != parent.hash:
             raise InvalidInput(f"synced block {header.height} does not follow block {parent.height}")
         if tuple(batch_id(body) for body in block.bodies) != header.batches:
-            raise InvalidInput(f"bodies of synced block {header.height} do not hash to its batches")
+            raise InvalidInput(_why_not(block))
         blocks.append(Block(header, block.bodies))
         parent = header
     for header in reply.tail:
@@ -43,6 +44,19 @@ def check_range(reply: RangeReply, tip: Header, chain: ChainId, validators: Vali
         raise InvalidInput(f"certificate of epoch {certificate.epoch} for a block of epoch {parent.epoch}")
     check_certificate(certificate, chain, validators)
     return blocks
+
+
+def _why_not(block: SyncBlock) -> str:
+    for body in block.bodies:
+        try:
+            decode_pruned(body)
+        except InvalidInput:
+            continue
+        return (
+            f"block {block.header.height} was pruned by its sender, so nobody can execute it: stop this node and "
+            "install a member's snapshot ('p2pledger snapshot install')"
+        )
+    return f"bodies of synced block {block.header.height} do not hash to its batches"
 
 
 @dataclass(slots=True)

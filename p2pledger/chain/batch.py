@@ -37,16 +37,25 @@ def batch_id(data: bytes) -> BatchId:
     return BatchId(sha256(data))
 
 
-def _statement(chain: ChainId, origin: NodeId, sequence: int, transactions: Sequence[bytes]) -> bytes:
-    message = encode((origin, sequence, sha256(encode(tuple(transactions)))))
-    return signed_bytes(Domain.BATCH, chain, message)
+def transactions_hash(transactions: Sequence[bytes]) -> bytes:
+    """What an origin signs of its transactions."""
+    return sha256(encode(tuple(transactions)))
+
+
+def _statement(chain: ChainId, origin: NodeId, sequence: int, hashed: bytes) -> bytes:
+    return signed_bytes(Domain.BATCH, chain, encode((origin, sequence, hashed)))
+
+
+def is_by_origin(chain: ChainId, origin: NodeId, sequence: int, hashed: bytes, signature: Signature) -> bool:
+    """Whether the origin has signed a batch of transactions with this hash."""
+    return verify(origin, _statement(chain, origin, sequence, hashed), signature)
 
 
 def seal(chain: ChainId, origin: SigningKey, sequence: int, transactions: Sequence[bytes]) -> bytes:
     """The wire bytes of a new batch."""
     assert 0 < len(transactions) <= limits.BATCH_TRANSACTIONS_MAX
     node = NodeId(origin.public)
-    signature = origin.sign(_statement(chain, node, sequence, transactions))
+    signature = origin.sign(_statement(chain, node, sequence, transactions_hash(transactions)))
     return encode(Batch(node, sequence, tuple(transactions), signature))
 
 
@@ -65,7 +74,7 @@ def check_batch(chain: ChainId, batch: Batch) -> list[Transaction]:
 
     Raises InvalidInput where the origin has not signed it, JunkBatch at the first thing in it that does not hold.
     """
-    statement = _statement(chain, batch.origin, batch.sequence, batch.transactions)
+    statement = _statement(chain, batch.origin, batch.sequence, transactions_hash(batch.transactions))
     if not verify(batch.origin, statement, batch.signature):
         raise InvalidInput(f"batch {batch.sequence} is not signed by its origin {batch.origin.hex()}")
     try:

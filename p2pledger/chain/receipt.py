@@ -28,8 +28,22 @@ class Executed(Record, frozen=True):
     """A receipt with its events, as stored and as answered to clients."""
 
     receipt: Receipt
-    events: tuple[bytes, ...]
-    """Canonical bytes of what contracts reported, in order."""
+    events: tuple[bytes, ...] | None
+    """Canonical bytes of what contracts reported, in order. None: pruned, or kept back; the receipt has their hash."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the events, if they are there, are those of the receipt."""
+        return self.events is None or sha256(encode(self.events)) == self.receipt.events_hash
+
+    @property
+    def known(self) -> tuple[bytes, ...]:
+        """The events that are there: none of a pruned receipt."""
+        return self.events or ()
+
+    def pruned(self) -> "Executed":
+        """The receipt without its events."""
+        return Executed(self.receipt, None)
 
 
 def executed(height: Height, index: int, transaction: TransactionId, code: Code, events: Sequence[bytes]) -> Executed:

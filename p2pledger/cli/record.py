@@ -16,12 +16,12 @@ from p2pledger.cli.values import Hex
 from p2pledger.primitives.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from p2pledger.client.commitments import RecordRef
     from p2pledger.client.ingest import Prepared
     from p2pledger.client.keyring import OrganisationWallet
     from p2pledger.client.ledger import LedgerClient, Receipt
     from p2pledger.client.records import Manifest, Patient
     from p2pledger.client.vault import Progress, Vault
+    from p2pledger.health.commitments import RecordRef
 
 _REF = re.compile(r"([0-9a-fA-F]{32})/([0-9]{1,9})")
 Given = dict[str | None, tuple[bytes, bytes | None]]
@@ -183,7 +183,7 @@ def _patient(text: str) -> tuple[bytes, bytes | None]:
 
 
 def _ref(text: str) -> "RecordRef":
-    from p2pledger.client.commitments import RecordRef
+    from p2pledger.health.commitments import RecordRef
 
     match = _REF.fullmatch(text)
     if match is None:

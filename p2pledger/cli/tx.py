@@ -94,7 +94,7 @@ def receipt_row(executed: "Executed", form: str) -> dict[str, Any]:
     from p2pledger.client.export import code_name
 
     receipt = executed.receipt
-    events = [_event(data) for data in executed.events]
+    events = [{"event": "pruned"}] if executed.events is None else [_event(data) for data in executed.events]
     return {
         "code": code_name(receipt.code),
         "height": receipt.height,

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from p2pledger.client.commitments import FHIR_JSON, SALT_BYTES, commit
 from p2pledger.client.health import ConsentCard
 from p2pledger.client.records import Custodian, Manifest
 from p2pledger.fhir.compartments import CLASSES, SENSITIVE
 from p2pledger.fhir.pcf import Named, PcfConsent, Provision, read_consent
+from p2pledger.health.commitments import FHIR_JSON, SALT_BYTES, commit
 from p2pledger.health.operations import (
     ActorOpening,
     ConsentGrant,

@@ -4,12 +4,12 @@ from functools import partial
 
 import trio
 
-from p2pledger.client.commitments import RecordRef
 from p2pledger.client.ingest import Prepared, batch_operation
 from p2pledger.client.ledger import LedgerClient, Receipt
 from p2pledger.client.records import Patient
 from p2pledger.client.vault import Progress, Vault, silent
 from p2pledger.health import keys
+from p2pledger.health.commitments import RecordRef
 from p2pledger.health.directory import Identity
 from p2pledger.health.records import Batch
 from p2pledger.primitives import limits

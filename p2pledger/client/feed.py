@@ -217,7 +217,7 @@ class _Follower:
                 raise PeerFault(node.key, f"told of place {here} without a proof, or after {place}")
             _check_item(item, reply.anchor, self.founding)
             place = after
-            events = [decode_event(data) for data in item.executed.events]
+            events = [decode_event(data) for data in item.executed.known]
             chosen = [event for event in events if self._is_wanted(event)]
             if not chosen:
                 raise PeerFault(node.key, f"told of place {here}, at which nothing was asked for")

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from p2pledger.chain.receipt import Executed
-from p2pledger.client.commitments import FHIR_JSON, SALT_BYTES, RecordRef, commit
 from p2pledger.client.keyring import Persona
 from p2pledger.client.records import Manifest
 from p2pledger.client.sealing import BoxKey
+from p2pledger.health.commitments import FHIR_JSON, SALT_BYTES, RecordRef, commit, scope_commit
 from p2pledger.health.events import AccessDecided, AnyEvent, decode_event
 from p2pledger.health.operations import (
     AccessRequest,
@@ -31,8 +31,6 @@ from p2pledger.health.operations import (
 )
 from p2pledger.health.purposes import Purpose
 from p2pledger.health.vocabulary import ActorKind, BreakGlass, IdentityKind, Months, RevokeReason, Role
-from p2pledger.primitives.codec import encode
-from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import ChainId, Millis
 
@@ -263,12 +261,6 @@ def revoke_consent(consent_id: bytes, reason: RevokeReason = "withdrawn") -> Con
 # Access
 
 
-def scope_commit(salt: bytes, records: Sequence[RecordRef]) -> bytes:
-    """The commitment to a list of records, whatever their order (health rule 3.5.2)."""
-    assert len(salt) == SALT_BYTES, f"a salt of {len(salt)} bytes"
-    return sha256(salt + encode(tuple(sorted((ref.batch_id, ref.index) for ref in records))))
-
-
 def request_access(
     reader: Persona,
     chain: ChainId,
@@ -323,7 +315,9 @@ def request_access(
 
 
 def events_of(executed: Executed) -> list[AnyEvent]:
-    """What the contracts reported about a transaction, in order; raises InvalidInput for bytes that are no event."""
+    """What the contracts reported about a transaction, in order; raises InvalidInput where that was pruned."""
+    if executed.events is None:
+        raise InvalidInput(f"the events of transaction {executed.receipt.transaction.hex()} were pruned")
     return [decode_event(data) for data in executed.events]
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from p2pledger.client.commitments import FHIR_JSON, SALT_BYTES, RecordRef, commit, record_root
 from p2pledger.client.records import (
     Custodian,
     HandleName,
@@ -33,6 +32,7 @@ from p2pledger.fhir.resources import (
     references,
 )
 from p2pledger.fhir.spans import Extracted, extract_bundle, extract_ndjson
+from p2pledger.health.commitments import FHIR_JSON, SALT_BYTES, RecordRef, commit, record_root
 from p2pledger.health.operations import CompartmentCount, RecordBatch
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import sha256

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from p2pledger.client.commitments import RecordLeaf, RecordRef
 from p2pledger.client.sealing import BoxKey, decrypt, encrypt, new_key, seal_to
+from p2pledger.health.commitments import RecordLeaf, RecordRef
 from p2pledger.health.vocabulary import Month, Schema
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode

@@ -9,10 +9,10 @@ Nothing in it is readable without the custodian's or the patient's box key. Its 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from p2pledger.client.commitments import RecordProof, RecordRef, check_commitment, prove_record, record_root
 from p2pledger.client.files import create_private, make_private_folder, put_private, read_private, sync_folder
 from p2pledger.client.records import Manifest, ManifestEntry, open_manifest, open_record
 from p2pledger.client.sealing import BoxKey
+from p2pledger.health.commitments import RecordProof, RecordRef, check_commitment, prove_record, record_root
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected

@@ -132,7 +132,7 @@ def check_line(founding: Founding, pid: bytes, sequence: int, line: bytes, evide
     """One line, proven by the receipt of its transaction without any other line (F-08); raises ProofError."""
     try:
         executed = check_receipt(evidence, founding.chain, founding.validators)
-        events = [decode_event(data) for data in executed.events]
+        events = [decode_event(data) for data in executed.known]
         found = decode_line(line)
     except (ProofError, InvalidInput) as error:
         raise ProofError(f"line {sequence}: {error}") from error

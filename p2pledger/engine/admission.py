@@ -10,8 +10,7 @@ from p2pledger.chain.transaction import Transaction
 from p2pledger.engine.events import Now
 from p2pledger.engine.executor import Executor
 from p2pledger.execution import keys, seats
-from p2pledger.execution.contract import Application, Call
-from p2pledger.execution.evidence import ValidatorEvidence
+from p2pledger.execution.contract import Application, Call, Duty
 from p2pledger.mempool import Mempool
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
@@ -56,7 +55,7 @@ class Admission:
             raise Rejected(Code.E_QUOTA, f"key {body.sender.hex()} has drawn too many refusals lately; try again later")
 
     def _check_sender(self, sender: AccountKey, operations: Sequence[Record], state: StateView) -> None:
-        duties = sum(isinstance(operation, ValidatorEvidence) for operation in operations)
+        duties = sum(isinstance(operation, Duty) for operation in operations)
         is_validator = seats.validator_of(sender, state) is not None
         if duties != (len(operations) if is_validator else 0):
             raise Rejected(

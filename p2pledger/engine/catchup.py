@@ -16,7 +16,7 @@ from p2pledger.messages import HeaderRequest, RangeReply, RangeRequest, SyncBloc
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.errors import InvalidInput
-from p2pledger.primitives.ids import BlockHash, ChainId, Height, NodeId
+from p2pledger.primitives.ids import BatchId, BlockHash, ChainId, Height, NodeId
 from p2pledger.sync import RETRY_MS, Syncer, check_range
 
 Synced = tuple[CommittedRecord, Bodies, tuple[bytes, ...]]
@@ -31,8 +31,7 @@ def range_reply(ledger: LedgerStore, start: Height) -> RangeReply | None:
         record = ledger.block(Height(height))
         if record is None or len(blocks) == limits.SYNC_RANGE_BLOCKS_MAX:
             break
-        bodies = tuple(body for key in record.header.batches if (body := ledger.body(key)) is not None)
-        block = SyncBlock(record.header, bodies)
+        block = SyncBlock(record.header, tuple(_kept(ledger, key) for key in record.header.batches))
         size += len(encode(block))
         if blocks and size > limits.SYNC_RANGE_BYTES_MAX:
             break
@@ -43,6 +42,12 @@ def range_reply(ledger: LedgerStore, start: Height) -> RangeReply | None:
     between = range(blocks[-1].header.height + 1, certified.header.height + 1)
     tail = [record.header for height in between if (record := ledger.block(Height(height))) is not None]
     return RangeReply(tuple(blocks), tuple(tail), certified.certificate)
+
+
+def _kept(ledger: LedgerStore, key: BatchId) -> bytes:
+    """A body, or what is left of it: nobody can execute that, but whoever asked learns why."""
+    left = ledger.pruned(key)
+    return (ledger.body(key) or b"") if left is None else encode(left)
 
 
 class Catchup:

@@ -29,7 +29,6 @@ from p2pledger.engine.events import (
     Disconnect,
     EngineEffect,
     EngineEvent,
-    Flush,
     Flushed,
     FromPeer,
     LinkDown,
@@ -49,6 +48,7 @@ from p2pledger.engine.events import (
 from p2pledger.engine.evidence import DEADLINE as EVIDENCE
 from p2pledger.engine.evidence import Evidence
 from p2pledger.engine.executor import Executor, WrongRoot
+from p2pledger.engine.flushing import Flushing
 from p2pledger.engine.inquiries import Inquiries
 from p2pledger.engine.ports import AppendBlock, LedgerStore, PutBody, PutJournal, StateStore
 from p2pledger.engine.primary_watch import PrimaryWatch
@@ -109,6 +109,7 @@ class Engine:
             self.replica.recovery.stay_silent(height + founding.parameters.window + FLOOR_LAG_HEIGHTS, view)
         self.executor = Executor(founding, application, ledger, state)
         self.admission = Admission(founding, application, self.executor, Mempool() if mempool is None else mempool)
+        self._flushing = Flushing(application, self.executor, ledger)
         members = [card.node for card in founding.genesis.cards]
         self.router = Router(self.chain, node_key, members, now.wall_ms << 16)
         self.statuses: dict[NodeId, Status] = {}
@@ -218,9 +219,7 @@ class Engine:
         done += self._proposing.build_due()
         done += self._update_work()
         done += self._catchup.ask_range()
-        flush = self.executor.take_flush()
-        if flush is not None:
-            done.append(Flush(flush))
+        done += self._flushing.due()
         return done
 
     def _tell(self, event: replica_event.Event) -> Iterator[EngineEffect]:
@@ -464,9 +463,7 @@ class Engine:
             for key, data in zip(record.header.batches, raw, strict=True):
                 yield Write(PutBody(key, data))
             yield from self._apply(record, bodies)
-            flush = self.executor.take_flush()
-            if flush is not None:
-                yield Flush(flush)
+            yield from self._flushing.due()
         if checked:
             last = checked[-1][0].header
             self.syncer.reached(last.height)

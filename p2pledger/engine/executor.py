@@ -14,7 +14,7 @@ from p2pledger.chain.block import Header, StateRoot, is_checkpoint
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.receipt import Executed
 from p2pledger.chain.transaction import Transaction, parse
-from p2pledger.engine.ports import LedgerStore, StateFlush, StateSnapshot, StateStore
+from p2pledger.engine.ports import Forgetting, LedgerStore, StateFlush, StateSnapshot, StateStore
 from p2pledger.execution import seats
 from p2pledger.execution.contract import Application
 from p2pledger.execution.execute import BlockEffects, execute_block
@@ -65,6 +65,8 @@ class Executor:
         self._overlay = Overlay(Remembering(self._snapshot))
         self._tree: dict[bytes, bytes | None] = {}
         self._tree_frozen: dict[bytes, bytes | None] = {}
+        self._nodes: tree.Nodes | None = None
+        """Of the tree as it stands at the last checkpoint; None before the first one since the start."""
         self._dirty: dict[bytes, bytes | None] = {}
         """State keys changed since the tree was last brought up to date."""
         self._since = _Since()
@@ -112,6 +114,11 @@ class Executor:
 
     def _body(self, key: bytes) -> bytes:
         body = self._ledger.body(key)  # type: ignore[arg-type]
+        if body is None and self._ledger.pruned(key) is not None:  # type: ignore[arg-type]
+            raise StoreError(
+                f"batch {key.hex()} was pruned, so its block cannot be executed again: install another member's "
+                "snapshot ('p2pledger snapshot install')"
+            )
         if body is None:
             raise StoreError(f"ledger lacks the body of committed batch {key.hex()}")
         return body
@@ -191,7 +198,9 @@ class Executor:
                 raise WrongRoot(header, "state", state_root.height, state_root.root, own)
 
     def _update_tree(self, height: Height) -> None:
-        root, writes = tree.update(self._read_tree, self._dirty)
+        if self._nodes is None:
+            self._nodes = tree.Nodes(self._read_tree)
+        root, writes = self._nodes.update(self._read_tree, self._dirty)
         self._dirty = {}
         self._tree.update(writes)
         self._tree[_root_key(height)] = root
@@ -235,9 +244,24 @@ class Executor:
         """Receipts that the state store does not hold yet: what a restart would execute again."""
         return len(self._since.receipts) + len(self._frozen.receipts)
 
-    def take_flush(self) -> StateFlush | None:
-        """What to write now, if the state stands exactly at a checkpoint and no flush is under way."""
-        if self._flushing is not None or self.executed != self.checkpoint or self.executed == self._store.height():
+    @property
+    def may_flush(self) -> bool:
+        """Whether the state stands exactly at a checkpoint that is not in the store, and no flush is under way."""
+        return self._flushing is None and self.executed == self.checkpoint and self.executed != self._store.height()
+
+    @property
+    def durable(self) -> Height:
+        """The height that the state store shows: nothing up to it is ever executed again."""
+        return self._snapshot.height
+
+    @property
+    def forgotten(self) -> tuple[int, Height]:
+        """The last pruning that was begun, and the height up to which it is done."""
+        return self._snapshot.forgotten()
+
+    def take_flush(self, forgetting: Forgetting | None = None) -> StateFlush | None:
+        """What to write now, or None where nothing may be flushed."""
+        if not self.may_flush:
             return None
         self._flushing = self.executed
         self._frozen, self._since = self._since, _Since()
@@ -249,6 +273,7 @@ class Executor:
             receipt_keys=self._frozen.keys,
             tree=self._tree_frozen,
             effects=[(height, b"".join(leaves)) for height, leaves in self._frozen.leaves.items()],
+            forgetting=forgetting,
         )
 
     def flushed(self, height: Height) -> None:

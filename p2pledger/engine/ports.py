@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from p2pledger.chain.pruned import PrunedBatch
 from p2pledger.chain.receipt import Executed
 from p2pledger.consensus.journal import CommittedRecord, JournalRecord
 from p2pledger.primitives.ids import BatchId, Height
@@ -46,7 +47,18 @@ class LiftHalt:
     """Drop the halt mark: a fresh execution of the whole chain agrees with it (P22). Votes and locks stay."""
 
 
-LedgerWrite: TypeAlias = PutJournal | PutBody | AppendBlock | LiftHalt
+@dataclass(frozen=True, slots=True)
+class PutPruned:
+    """Keep what is left of a batch in the place of its body, or of none: the members have approved it.
+
+    Raises StoreError unless it is well formed; whether it is that batch is for the caller to know (`check_batches`).
+    """
+
+    id: BatchId
+    left: PrunedBatch
+
+
+LedgerWrite: TypeAlias = PutJournal | PutBody | PutPruned | AppendBlock | LiftHalt
 
 
 class LedgerStore(Protocol):
@@ -65,10 +77,25 @@ class LedgerStore(Protocol):
         """The first block at or above `height` that has its own commit certificate."""
 
     def body(self, batch: BatchId) -> bytes | None:
-        """The bytes of a batch that is kept."""
+        """The bytes of a batch that is kept whole."""
+
+    def pruned(self, batch: BatchId) -> PrunedBatch | None:
+        """What is left of a batch that was pruned."""
 
     def journal(self) -> list[JournalRecord]:
         """All journal records above the committed floor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """A step in carrying out a pruning that was approved; docs/decisions/0021-pruning.md."""
+
+    number: int
+    """Of the pruning, from 1."""
+    upto: Height
+    """Done with all heights up to this one."""
+    places: Sequence[tuple[Height, int]]
+    """(height, index) of receipts whose events go now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +111,7 @@ class StateFlush:
     """Changed records of the authenticated tree."""
     effects: Sequence[tuple[Height, bytes]]
     """Per height: the concatenated 32-byte leaf hashes of its effects tree."""
+    forgetting: Forgetting | None = None
 
 
 class StateStore(Protocol):
@@ -117,6 +145,9 @@ class StateSnapshot(StateView, Protocol):
 
     def effects_leaves(self, height: Height) -> list[bytes]:
         """The leaf hashes of a height's effects tree; empty where nothing was executed."""
+
+    def forgotten(self) -> tuple[int, Height]:
+        """(number of the last pruning that was begun, height up to which it is done); (0, 0) where there was none."""
 
     def close(self) -> None:
         """End the read transaction."""

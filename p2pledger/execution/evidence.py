@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from p2pledger.chain.statement import Statement, StatementKind, contradict, place_of, signing_bytes
 from p2pledger.execution import keys, seats
-from p2pledger.execution.contract import Call, Outcome
+from p2pledger.execution.contract import Call, Duty, Outcome
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.crypto import verify
@@ -21,7 +21,7 @@ EVIDENCE_TAG = 100
 """The number of the operation. Those of applications stay below it."""
 
 
-class ValidatorEvidence(Record, frozen=True, tag=EVIDENCE_TAG):
+class ValidatorEvidence(Duty, frozen=True, tag=EVIDENCE_TAG):
     """A validator's node shows that a validator said two things at one place.
 
     Only what was signed travels, never what lay beside it: fewer than 320 bytes, whatever the messages carried.

@@ -13,7 +13,7 @@ from p2pledger.chain.block import Header
 from p2pledger.chain.receipt import Executed, effects_leaves, executed
 from p2pledger.chain.transaction import Transaction
 from p2pledger.execution import evidence, keys, seats
-from p2pledger.execution.contract import Application, Call, Outcome
+from p2pledger.execution.contract import Application, Call, Duty, Outcome
 from p2pledger.execution.evidence import ValidatorEvidence
 from p2pledger.execution.windows import EMPTY, Window
 from p2pledger.primitives import limits, merkle
@@ -175,10 +175,10 @@ class _Run:
         return attempt.freeze(), events
 
     def _outcome_of(self, operation: Record, call: Call, state: StateView) -> Outcome:
-        """The ledger's own operations are for validators' nodes, and everything else is for everybody else."""
+        """Duties are for validators' nodes, and everything else is for everybody else."""
         if isinstance(operation, ValidatorEvidence):
             return evidence.record(operation, call, state)
-        if seats.validator_of(call.author, state) is not None:
+        if isinstance(operation, Duty) != (seats.validator_of(call.author, state) is not None):
             raise Refused(Code.E_ROLE)
         outcome = self.application.execute(operation, call, state)
         _check_writes(outcome.writes)

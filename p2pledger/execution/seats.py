@@ -1,7 +1,7 @@
 """Who votes, as the state knows it: each validator's seat, and the account of the node that speaks for it.
 
 A validator's duties need transactions, which nobody but its node can send unasked: the node key is an account that may
-send the ledger's own operations and nothing else. The application neither opens these accounts nor hears of them.
+send duties (the ledger's own and the application's) and nothing else. The application does not open these accounts.
 """
 
 from p2pledger.chain.genesis import Founding
@@ -45,3 +45,8 @@ def seat_of(validator: ValidatorId, state: StateView) -> Seat | None:
     """A validator's seat, or None for who has none."""
     data = state.get(keys.seat(validator))
     return None if data is None else decode(Seat, data, _SEAT_BYTES_MAX)
+
+
+def members(state: StateView) -> tuple[ValidatorId, ...]:
+    """All who have a seat, ascending: in the order of the validator set."""
+    return tuple(ValidatorId(key[len(keys.SEAT) :]) for key, _ in state.scan(keys.SEAT))

@@ -30,6 +30,8 @@ class Access(Record, frozen=True):
     decision: int
     basis: BasisKind
     consent_id: Bytes16 | None
+    cosigners: tuple[AccountKey, ...] = ()
+    """Who has signed the request too: broken glass is judged by them again before each release."""
 
 
 def request_access(operation: AccessRequest, call: Call, state: StateView) -> Outcome:
@@ -170,7 +172,9 @@ def _written_down(request: AccessRequest, decision: Decision, call: Call, state:
         scope_commit=request.scope_commit,
         reason_commit=request.reason_commit,
     )
-    access = Access(request, call.author, call.height, int(decision.code), decision.basis, decision.consent_id)
+    access = Access(
+        request, call.author, call.height, int(decision.code), decision.basis, decision.consent_id, call.cosigners
+    )
     event = AccessDecided(
         request.access_id,
         request.pid,

@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from p2pledger.chain.genesis import Founding
-from p2pledger.execution.contract import Application, Call, Outcome
+from p2pledger.execution.contract import Application, Call, Outcome, Pruning
 from p2pledger.health import (
     access,
     break_glass,
     consent,
     directory,
+    joint_key,
     membership,
     proxies,
+    pruning,
     quotas,
     records,
     rules,
@@ -26,6 +28,7 @@ from p2pledger.health.identity_operations import (
     OrganisationResume,
     OrganisationSuspend,
 )
+from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
 from p2pledger.health.operations import (
     AccessRequest,
     ConsentGrant,
@@ -42,6 +45,7 @@ from p2pledger.health.operations import (
     decode_operations,
 )
 from p2pledger.health.proxy_operations import DeceasedMark, ProxyGrant, ProxyRevoke
+from p2pledger.health.pruning_operations import Prune
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.ids import AccountKey, Millis
 from p2pledger.state.view import StateView, Writes
@@ -84,6 +88,10 @@ class HealthApplication(Application):
     def refused(self, call: Call, state: StateView) -> Writes:
         """A failed transaction counts against its sender's quota."""
         return quotas.counted(call.author, call.time_ms, state)
+
+    def pruning(self, number: int, state: StateView) -> Pruning | None:
+        """The approved pruning of this number."""
+        return pruning.scope(number, state)
 
     def execute(self, operation: Operation, call: Call, state: StateView) -> Outcome:
         """Run one operation; raises Refused(code)."""
@@ -130,4 +138,16 @@ class HealthApplication(Application):
                 return proxies.mark_deceased(operation, call, state)
             case BtgReview():
                 return break_glass.review(operation, call, state)
+            case LtsInit():
+                return joint_key.init(operation, call, state)
+            case LtsDeal():
+                return joint_key.deal(operation, call, state)
+            case LtsComplaint():
+                return joint_key.complain(operation, call, state)
+            case LtsJustify():
+                return joint_key.justify(operation, call, state)
+            case LtsActivate():
+                return joint_key.activate(operation, call, state)
+            case Prune():
+                return pruning.prune(operation, call, state)
         assert_never(operation)

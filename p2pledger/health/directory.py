@@ -218,6 +218,16 @@ def require_organisation(call: Call, state: StateView) -> Organisation:
     return organisation
 
 
+def require_majority(call: Call, state: StateView) -> None:
+    """Demand that most of the active organisations signed, the author among them; raises Refused(E_ROLE)."""
+    require_organisation(call, state)
+    signers = {call.author, *call.cosigners}
+    active = [member for member in organisations(state) if member.is_active]
+    in_favour = [member for member in active if member.account in signers]
+    if 2 * len(in_favour) <= len(active):
+        raise Refused(Code.E_ROLE)
+
+
 def require_employer(did: bytes, call: Call, state: StateView) -> Identity:
     """One of the calling organisation's people; a custodian is no employer of its patients.
 
@@ -254,11 +264,8 @@ def has_signed(identifier: bytes, call: Call, state: StateView) -> bool:
 
 def register_organisation(operation: OrganisationRegister, call: Call, state: StateView) -> Outcome:
     """Admit a member. Refused: E_ROLE without a majority or without the new account's own signature, E_DUP."""
-    require_organisation(call, state)
-    signers = {call.author, *call.cosigners}
-    active = [member for member in organisations(state) if member.is_active]
-    in_favour = [member for member in active if member.account in signers]
-    if 2 * len(in_favour) <= len(active) or operation.account not in signers:
+    require_majority(call, state)
+    if operation.account not in {call.author, *call.cosigners}:
         raise Refused(Code.E_ROLE)
     require_fresh_key(operation.account, state)
     taken = (keys.organisation(operation.organisation), keys.organisation_name(operation.name))

@@ -1,8 +1,11 @@
 """What the health layer reports in receipts. Nothing in an event says who a person is (F-29)."""
 
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
+
+from msgspec import Meta
 
 from p2pledger.execution.evidence import EquivocationRecorded
+from p2pledger.health.pruning_operations import PruningApproved
 from p2pledger.health.purposes import Purpose
 from p2pledger.health.vocabulary import IdentityKind, ProxyKind, RevokeReason, Role, Verdict
 from p2pledger.primitives import limits
@@ -193,6 +196,24 @@ class BreakGlassRateExceeded(Record, frozen=True, tag=33):
     accesses: U64
 
 
+class CeremonyMoved(Record, frozen=True, tag=40):
+    """A key ceremony has begun, or come to its next phase."""
+
+    key_epoch: U64
+    share_epoch: U64
+    attempt: U64
+    phase: Annotated[int, Meta(ge=1, le=7)]
+    """A `threshold.dkg.Phase`."""
+
+
+class JointKeyActivated(Record, frozen=True, tag=44):
+    """Capsules can be sealed to a new key, or a key has new shares."""
+
+    key_epoch: U64
+    share_epoch: U64
+    public: Bytes32
+
+
 Event: TypeAlias = (
     OrganisationRegistered
     | IdentityRegistered
@@ -216,6 +237,9 @@ Event: TypeAlias = (
     | BreakGlassReviewed
     | BreakGlassUsed
     | BreakGlassRateExceeded
+    | CeremonyMoved
+    | JointKeyActivated
+    | PruningApproved
 )
 AnyEvent: TypeAlias = Event | EquivocationRecorded
 """What receipts of this chain report: the health layer's events and the ledger's own."""

@@ -25,9 +25,18 @@
 | 0x45   | account key (32)                  | Refusals in a window                              |
 | 0x50   | pid (16)                          | LogHead: count and hash of the last line          |
 | 0x51   | pid (16) ‖ sequence (8, BE)       | LogLine, as hashed                                |
+| 0x60   | number (8, BE)                    | Approved: a pruning                               |
+| 0x61   | –                                 | how many prunings were approved                   |
+| 0x70   | key epoch (8) ‖ share epoch (8)   | Ceremony: the newest attempt at this sharing      |
+| 0x71   | the same ‖ dealer (1)             | Deal                                              |
+| 0x72   | the same ‖ dealer ‖ receiver      | the sub-share that the dealer had to show         |
+| 0x73   | the same                          | JointKey: what the ceremony has led to            |
+| 0x74   | key epoch (8)                     | ActiveKey: the newest sharing of a joint key      |
+| 0x75   | –                                 | the newest key epoch                              |
 """
 
 from p2pledger.primitives.crypto import sha256
+from p2pledger.threshold.dkg import CeremonyId
 
 ORGANISATION = b"\x10"
 ORGANISATION_NAME = b"\x11"
@@ -52,6 +61,14 @@ PERSON_RATE = b"\x44"
 REFUSALS = b"\x45"
 LOG_HEAD = b"\x50"
 LOG_LINE = b"\x51"
+PRUNING = b"\x60"
+PRUNING_COUNT = b"\x61"
+CEREMONY = b"\x70"
+DEAL = b"\x71"
+SHOWN_SHARE = b"\x72"
+OUTCOME = b"\x73"
+JOINT_KEY = b"\x74"
+NEWEST_KEY = b"\x75"
 
 
 def organisation(identifier: bytes) -> bytes:
@@ -174,3 +191,41 @@ def log_line(pid: bytes, sequence: int) -> bytes:
 
 def log_sequence(sequence: int) -> bytes:
     return sequence.to_bytes(8, "big")
+
+
+def pruning(number: int) -> bytes:
+    return PRUNING + number.to_bytes(8, "big")
+
+
+def _sharing(ceremony: CeremonyId) -> bytes:
+    return ceremony.key_epoch.to_bytes(8, "big") + ceremony.share_epoch.to_bytes(8, "big")
+
+
+def ceremony(identifier: CeremonyId) -> bytes:
+    return CEREMONY + _sharing(identifier)
+
+
+def deals(identifier: CeremonyId) -> bytes:
+    """The prefix of all deals of a sharing."""
+    return DEAL + _sharing(identifier)
+
+
+def deal(identifier: CeremonyId, dealer: int) -> bytes:
+    return deals(identifier) + bytes([dealer])
+
+
+def shown_shares(identifier: CeremonyId) -> bytes:
+    """The prefix of all sub-shares that were shown in a sharing."""
+    return SHOWN_SHARE + _sharing(identifier)
+
+
+def shown_share(identifier: CeremonyId, dealer: int, receiver: int) -> bytes:
+    return shown_shares(identifier) + bytes([dealer, receiver])
+
+
+def outcome(identifier: CeremonyId) -> bytes:
+    return OUTCOME + _sharing(identifier)
+
+
+def joint_key(key_epoch: int) -> bytes:
+    return JOINT_KEY + key_epoch.to_bytes(8, "big")

@@ -19,7 +19,9 @@ from p2pledger.health.identity_operations import (
     OrganisationResume,
     OrganisationSuspend,
 )
+from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
 from p2pledger.health.proxy_operations import DeceasedMark, ProxyGrant, ProxyRevoke
+from p2pledger.health.pruning_operations import Prune
 from p2pledger.health.purposes import Purpose
 from p2pledger.health.vocabulary import (
     ActorKind,
@@ -284,11 +286,19 @@ Operation: TypeAlias = (
     | ProxyRevoke
     | DeceasedMark
     | BtgReview
+    | LtsInit
+    | LtsDeal
+    | LtsComplaint
+    | LtsJustify
+    | LtsActivate
+    | Prune
 )
 AnyOperation: TypeAlias = Operation | ValidatorEvidence
 """What transactions of this chain consist of: the health layer's operations and the ledger's own."""
 _OPERATIONS: Shape[tuple[AnyOperation, ...]] = Shape(tuple[AnyOperation, ...])
-_TAGS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 20, 21, 22, 23, 24, 30, 31, EVIDENCE_TAG})
+_TAGS = frozenset(
+    {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 20, 21, 22, 23, 24, 30, 31, *range(40, 45), 60, EVIDENCE_TAG}
+)
 
 
 def decode_operations(data: bytes) -> tuple[AnyOperation, ...]:

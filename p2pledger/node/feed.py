@@ -158,7 +158,7 @@ class Feed:
         room = ITEM_BYTES_MAX
         for entry in entries:
             item = self._item(entry, person)
-            room -= sum(map(len, item.executed.events)) + 32 * len(item.proof.path) + 128
+            room -= sum(map(len, item.executed.known)) + 32 * len(item.proof.path) + 128
             if items and room < 0:
                 break
             items.append(item)
@@ -171,7 +171,7 @@ class Feed:
         executed, proof = entry.executed, self.proof(entry.executed)
         if person is None or entry.persons == {person}:
             return api.FeedItem(executed, True, proof)
-        own = tuple(executed.events[told.place] for told in entry.told if told.person == person)
+        own = tuple(executed.known[told.place] for told in entry.told if told.person == person)
         return api.FeedItem(Executed(executed.receipt, own), False, proof)  # what concerns others stays with us
 
 

@@ -102,6 +102,8 @@ class Code(IntEnum):
     E_CAPSULE = 88
     # The ledger's own operations
     E_EVIDENCE = 70
+    # Pruning
+    E_HORIZON = 80
 
 
 class Refused(P2PLedgerError):

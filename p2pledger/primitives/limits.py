@@ -61,6 +61,9 @@ TIMEOUT_MS_CAP = 8_000
 TERM_HEIGHTS_DEFAULT = 10_000
 """Committed heights after which a primary steps down (P24)."""
 
+PRUNE_DISTANCE_HEIGHTS = 100
+"""Heights between a pruning's horizon and its approval: clients fetch receipts there, and nodes catch up."""
+
 MEMPOOL_TRANSACTIONS_MAX = 20_000
 MEMPOOL_BYTES_MAX = 32 * 1024 * 1024
 POOL_BATCH_BYTES_MAX = 64 * 1024 * 1024
@@ -88,6 +91,9 @@ CEREMONY_PHASE_MS = 120_000
 """Block time that a phase of a key ceremony waits for the silent: a node that was killed is back by then."""
 CEREMONY_BYTES_MAX = 32 * 1024
 """How far a ceremony has come, with 50 seats, and each of them accused by all others."""
+
+RELEASE_RECORDS_MAX = 256
+"""Records in one question for shares: a quarter of a second of a validator's time."""
 
 FHIR_FILE_BYTES_MAX = 64 * 1024 * 1024
 """A bundle or NDJSON file is held in memory while it is taken in; a hundred times the sample bundles."""

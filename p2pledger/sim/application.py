@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from p2pledger.chain.genesis import Founding
 from p2pledger.execution import keys
-from p2pledger.execution.contract import Application, Call, Outcome
+from p2pledger.execution.contract import Application, Call, Outcome, Pruning
 from p2pledger.execution.evidence import ValidatorEvidence
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode
@@ -48,6 +48,9 @@ class RegisterApplication(Application):
 
     def may_send(self, author: AccountKey, state: StateView) -> bool:
         return True
+
+    def pruning(self, number: int, state: StateView) -> Pruning | None:
+        return None
 
     def execute(self, operation: Any, call: Call, state: StateView) -> Outcome:
         assert isinstance(operation, Put)

@@ -4,11 +4,12 @@
 spreads them evenly, so a proof is one bucket and 16 siblings whatever the keys look like, and absence is shown by
 a complete bucket without the key. The tree holds no state: its records are kept by whoever keeps the state.
 
-Records: `b"b" ‖ bucket` is the bucket's sorted (key hash ‖ value hash) pairs; `b"n" ‖ level ‖ index` is a node, level
-0 being the buckets' hashes and level 16 the root. What is empty has no record. See docs/state.md.
+Records: `b"b" ‖ bucket` is the bucket's sorted (key hash ‖ value hash) pairs; `b"n" ‖ level ‖ index` is a node of
+the levels 4 to 16, level 0 being the buckets' hashes and level 16 the root. What is empty has no record: docs/state.md.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 from itertools import pairwise
 from typing import Annotated, TypeAlias
 
@@ -16,13 +17,16 @@ from msgspec import Meta
 
 from p2pledger.primitives import merkle
 from p2pledger.primitives.codec import Record
-from p2pledger.primitives.crypto import Domain, sha256, tagged_hash
+from p2pledger.primitives.crypto import Domain, tagged_hash
 from p2pledger.primitives.errors import ProofError
 from p2pledger.primitives.ids import Bytes32
 
 LEVELS = 16
 """Of the binary tree; 2^16 buckets hold 150 keys each at ten million keys, a proof of 10 KB."""
 PAIR_BYTES = 64
+STORED_FROM = 4
+"""The lowest level whose nodes are stored. Those below are most of all nodes, change with nearly every bucket, and are
+made from sixteen buckets when a proof needs them."""
 
 Read: TypeAlias = Callable[[bytes], bytes | None]
 """Reads a record of the tree."""
@@ -55,57 +59,88 @@ def key_hash(key: bytes) -> bytes:
 
 def value_hash(value: bytes) -> bytes:
     """What the tree knows of a value."""
-    return sha256(value)
+    return sha256(value).digest()
 
 
 def update(read: Read, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, dict[bytes, bytes | None]]:
-    """The root after `changes` (state key to new value, None deletes), and the records that change with it.
+    """As `Nodes.update`, for a tree that is changed once."""
+    return Nodes(read).update(read, changes)
 
-    `read` sees the tree as it was; the caller stores the records together with the state.
+
+class Nodes:
+    """The hashes of all buckets and inner nodes, 4 MB: what changes together is hashed together, and little is read.
+
+    Goes with one tree through all its changes.
     """
-    writes: dict[bytes, bytes | None] = {}
-    hashes: dict[int, bytes] = {}
-    for bucket, pairs in sorted(_by_bucket(changes).items()):
-        old = read(_bucket_key(bucket)) or b""
-        new = _changed(old, pairs)
-        if new != old:
-            writes[_bucket_key(bucket)] = new or None
-            hashes[bucket] = merkle.root(_pairs(new))
-    for level in range(LEVELS + 1):
-        for index, value in hashes.items():
-            writes[_node_key(level, index)] = None if value == EMPTY[level] else value
-        if level < LEVELS:
-            hashes = _parents(read, level, hashes)
-    return hashes.get(0) or root(read), writes
+
+    def __init__(self, read: Read) -> None:
+        """`read` sees the stored tree."""
+        self._levels = [bytearray(EMPTY[level] * 2 ** (LEVELS - level)) for level in range(LEVELS + 1)]
+        self._is_known = bytearray(2**LEVELS >> STORED_FROM)
+        """By group of buckets below a stored node: whether they were read. A new tree has nothing to read."""
+        if read(_node_key(LEVELS, 0)) is None:
+            self._is_known[:] = bytes([1]) * len(self._is_known)
+            return
+        for level in range(STORED_FROM, LEVELS + 1):
+            self._levels[level][:] = b"".join(_node(read, level, index) for index in range(2 ** (LEVELS - level)))
+
+    def update(self, read: Read, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, dict[bytes, bytes | None]]:
+        """The root after `changes` (state key to new value, None deletes), and the records that change with it.
+
+        `read` sees the tree's records as they were; the caller stores the new ones together with the state.
+        """
+        writes: dict[bytes, bytes | None] = {}
+        changed: set[int] = set()
+        for bucket, pairs in _by_bucket(changes).items():
+            if not self._is_known[bucket >> STORED_FROM]:
+                self._learn(read, bucket >> STORED_FROM)
+            key = _bucket_key(bucket)
+            old = read(key) or b""
+            new = _changed(old, pairs)
+            if new != old:
+                writes[key] = new or None
+                self._levels[0][32 * bucket : 32 * bucket + 32] = merkle.root(_pairs(new))
+                changed.add(bucket)
+        for level in range(1, LEVELS + 1):
+            changed = {index >> 1 for index in changed}
+            self._hash_level(level, changed)
+            if level >= STORED_FROM:
+                own = self._levels[level]
+                for index in changed:
+                    value = bytes(own[32 * index : 32 * index + 32])
+                    writes[_node_key(level, index)] = None if value == EMPTY[level] else value
+        return bytes(self._levels[LEVELS]), writes
+
+    def _hash_level(self, level: int, indexes: Iterable[int]) -> None:
+        """Anew from the level below: two siblings stand side by side there."""
+        below, own = self._levels[level - 1], self._levels[level]
+        for index in indexes:
+            own[32 * index : 32 * index + 32] = sha256(b"\x01" + below[64 * index : 64 * index + 64]).digest()
+
+    def _learn(self, read: Read, group: int) -> None:
+        """The levels that are not stored, from the buckets."""
+        first, size = group << STORED_FROM, 1 << STORED_FROM
+        for bucket in range(first, first + size):
+            record = read(_bucket_key(bucket))
+            if record:
+                self._levels[0][32 * bucket : 32 * bucket + 32] = merkle.root(_pairs(record))
+        for level in range(1, STORED_FROM):
+            self._hash_level(level, range(first >> level, (first + size) >> level))
+        self._is_known[group] = 1
 
 
 def _by_bucket(changes: Mapping[bytes, bytes | None]) -> dict[int, dict[bytes, bytes | None]]:
     buckets: dict[int, dict[bytes, bytes | None]] = {}
     for key, value in changes.items():
         hashed = key_hash(key)
-        buckets.setdefault(_bucket_of(hashed), {})[hashed] = None if value is None else value_hash(value)
+        buckets.setdefault(_bucket_of(hashed), {})[hashed] = None if value is None else sha256(value).digest()
     return buckets
 
 
 def _changed(old: bytes, pairs: Mapping[bytes, bytes | None]) -> bytes:
     """The bucket record after these pairs of hashes were set or removed."""
-    kept = _as_dict(old)
-    for hashed, value in pairs.items():
-        if value is None:
-            kept.pop(hashed, None)
-        else:
-            kept[hashed] = value
-    return b"".join(hashed + kept[hashed] for hashed in sorted(kept))
-
-
-def _parents(read: Read, level: int, hashes: Mapping[int, bytes]) -> dict[int, bytes]:
-    """The nodes one level up of the changed nodes at `level`."""
-
-    def child(index: int) -> bytes:
-        return hashes.get(index) or _node(read, level, index)
-
-    above = dict.fromkeys(index >> 1 for index in hashes)
-    return {index: merkle.node_hash(child(2 * index), child(2 * index + 1)) for index in above}
+    kept: dict[bytes, bytes | None] = {**_as_dict(old), **pairs}
+    return b"".join(hashed + value for hashed in sorted(kept) if (value := kept[hashed]) is not None)
 
 
 def root(read: Read) -> bytes:
@@ -181,7 +216,12 @@ def _node_key(level: int, index: int) -> bytes:
 
 
 def _node(read: Read, level: int, index: int) -> bytes:
-    return read(_node_key(level, index)) or EMPTY[level]
+    """A node of the stored tree; those of the lowest levels are made from the buckets below them."""
+    if level >= STORED_FROM:
+        return read(_node_key(level, index)) or EMPTY[level]
+    if level == 0:
+        return merkle.root(_pairs(read(_bucket_key(index)) or b""))
+    return merkle.node_hash(_node(read, level - 1, 2 * index), _node(read, level - 1, 2 * index + 1))
 
 
 def _pairs(record: bytes) -> list[bytes]:

@@ -9,8 +9,10 @@ from pathlib import Path
 from secrets import token_bytes
 
 from p2pledger.chain.batch import batch_id
+from p2pledger.chain.pruned import PrunedBatch
 from p2pledger.consensus.journal import CommittedRecord, JournalRecord, VoteRecord
 from p2pledger.engine.ports import LedgerWrite
+from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import StoreError
 from p2pledger.primitives.ids import BatchId, BlockHash, ChainId, Height, NodeId
 from p2pledger.storage.environment import MAP_SIZE, Environment, decoded, sealed_record, unseal
@@ -69,6 +71,8 @@ class LmdbLedgerStore:
                     raise StoreError(f"the journal holds a vote at {key.hex()} that this process has not written")
             for batch, data in turn.bodies.items():
                 txn.put(batch, data, db=table[BODIES])
+            for batch, left in turn.pruned.items():
+                txn.put(batch, sealed_record(left), db=table[BODIES])
             for batch in turn.dropped:
                 txn.delete(batch, db=table[BODIES])
             for batch in after.loose - self._facts.loose:
@@ -101,12 +105,28 @@ class LmdbLedgerStore:
         return None
 
     def body(self, batch: BatchId) -> bytes | None:
-        """The bytes of a batch that is kept; raises StoreError when they are damaged."""
-        with self._environment.reading() as txn:
-            data = txn.get(batch, db=self._environment.tables[BODIES])
+        """The bytes of a batch that is kept whole; raises StoreError when they are damaged."""
+        data = self._kept(batch)
         if data is not None and batch_id(data) != batch:
-            raise StoreError(f"the body of batch {batch.hex()} is damaged: its bytes have another hash")
+            self._left(batch, data)  # raises for what is no remainder either
+            return None
         return data
+
+    def pruned(self, batch: BatchId) -> PrunedBatch | None:
+        """What is left of a batch that was pruned; raises StoreError when it is damaged."""
+        data = self._kept(batch)
+        return None if data is None or batch_id(data) == batch else self._left(batch, data)
+
+    def _kept(self, batch: BatchId) -> bytes | None:
+        with self._environment.reading() as txn:
+            return txn.get(batch, db=self._environment.tables[BODIES])
+
+    @staticmethod
+    def _left(batch: BatchId, data: bytes) -> PrunedBatch:
+        """What does not have the hash of its key is a sealed remainder, or damaged."""
+        if sha256(data[32:]) != data[:32]:
+            raise StoreError(f"the body of batch {batch.hex()} is damaged: its bytes have another hash")
+        return decoded(PrunedBatch, data[32:], f"the pruned batch {batch.hex()}")
 
     def journal(self) -> list[JournalRecord]:
         """All journal records above the committed floor, in the order of their keys."""

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 
+from p2pledger.chain.pruned import PrunedBatch
 from p2pledger.chain.receipt import Executed
 from p2pledger.consensus.journal import CommittedRecord, JournalRecord
-from p2pledger.engine.ports import LedgerWrite, StateFlush
+from p2pledger.engine.ports import Forgetting, LedgerWrite, StateFlush
 from p2pledger.primitives.errors import StoreError
 from p2pledger.primitives.ids import BatchId, BlockHash, ChainId, Height
 from p2pledger.state.ordered import OrderedMap
@@ -31,6 +32,7 @@ class MemoryLedgerStore:
         self._facts = Facts(Height(0), genesis, {}, frozenset())
         self._blocks: list[CommittedRecord] = []
         self._bodies: dict[BatchId, bytes] = {}
+        self._pruned: dict[BatchId, PrunedBatch] = {}
         self._failure: str | None = None
 
     def apply(self, writes: Sequence[LedgerWrite]) -> None:
@@ -42,6 +44,9 @@ class MemoryLedgerStore:
             self._failure = "a write failed"
         if not self.fail_next_apply or self.keeps_failed_apply:
             self._bodies.update(turn.bodies)
+            self._pruned.update(turn.pruned)
+            for batch in turn.pruned:
+                self._bodies.pop(batch, None)
             for batch in turn.dropped:
                 del self._bodies[batch]
             self._blocks += turn.blocks
@@ -63,8 +68,12 @@ class MemoryLedgerStore:
         return next((self._blocks[i] for i in range(start, len(self._blocks)) if self._blocks[i].certificate), None)
 
     def body(self, batch: BatchId) -> bytes | None:
-        """The bytes of a batch that is kept."""
+        """The bytes of a batch that is kept whole."""
         return self._bodies.get(batch)
+
+    def pruned(self, batch: BatchId) -> PrunedBatch | None:
+        """What is left of a batch that was pruned."""
+        return self._pruned.get(batch)
 
     def journal(self) -> list[JournalRecord]:
         """All journal records above the committed floor, in the order of their keys."""
@@ -72,7 +81,7 @@ class MemoryLedgerStore:
 
     def has_body(self, batch: BatchId) -> bool:
         """Whether a body is kept."""
-        return batch in self._bodies
+        return batch in self._bodies or batch in self._pruned
 
     def committed_hash(self, height: Height) -> BlockHash:
         """The hash of the committed block at a height; the genesis header's at 0."""
@@ -92,6 +101,7 @@ class MemoryLedgerStore:
         """A backup as of now, to be restored one day where it must not be."""
         twin = MemoryLedgerStore(self._chain, self._genesis, self.identity)
         twin._facts, twin._blocks, twin._bodies = self._facts, self._blocks.copy(), self._bodies.copy()
+        twin._pruned = self._pruned.copy()
         return twin
 
 
@@ -105,6 +115,7 @@ class _Version:
     index: dict[tuple[int, int], Executed] = field(default_factory=dict)
     receipts: dict[Height, list[Executed]] = field(default_factory=dict)
     effects: dict[Height, bytes] = field(default_factory=dict)
+    forgotten: tuple[int, Height] = (0, Height(0))
     snapshots: int = 0
 
     def copied(self) -> "_Version":
@@ -113,7 +124,7 @@ class _Version:
             state=self.state.copy(),
             tree=self.tree.copy(),
             index=self.index.copy(),
-            receipts=self.receipts.copy(),
+            receipts={height: executed.copy() for height, executed in self.receipts.items()},
             effects=self.effects.copy(),
             snapshots=0,
         )
@@ -162,6 +173,8 @@ class MemoryStateStore:
         for height in {executed.receipt.height: None for executed in flush.receipts}:
             version.receipts[height].sort(key=lambda executed: executed.receipt.index)
         version.effects.update(flush.effects)
+        if flush.forgetting is not None:
+            _forget(version, flush.forgetting)
         version.done = flush.height
         self._version = version
 
@@ -219,6 +232,10 @@ class MemoryStateSnapshot:
         leaves = self._open().effects.get(height, b"")
         return [leaves[i : i + 32] for i in range(0, len(leaves), 32)]
 
+    def forgotten(self) -> tuple[int, Height]:
+        """The last pruning that was begun, and the height up to which it is done."""
+        return self._open().forgotten
+
     def close(self) -> None:
         """End the snapshot; twice does no harm."""
         if self._is_open:
@@ -237,3 +254,16 @@ class MemoryStateSnapshot:
         if not self._is_open:
             raise StoreError(f"the snapshot of height {self._version.done} is closed")
         return self._version
+
+
+def _forget(version: _Version, step: Forgetting) -> None:
+    version.forgotten = (step.number, step.upto)
+    for height, index in step.places:
+        kept = version.receipts.get(height, [])
+        for at, executed in enumerate(kept):
+            if executed.receipt.index == index:
+                kept[at] = executed.pruned()
+    gone = {*step.places}
+    for key, executed in version.index.items():
+        if (executed.receipt.height, executed.receipt.index) in gone:
+            version.index[key] = executed.pruned()

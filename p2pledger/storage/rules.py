@@ -12,6 +12,7 @@ from typing import Protocol, assert_never
 
 from p2pledger.chain.batch import batch_id
 from p2pledger.chain.block import Header
+from p2pledger.chain.pruned import PrunedBatch
 from p2pledger.consensus.journal import (
     BlockRecord,
     CommittedRecord,
@@ -32,7 +33,7 @@ from p2pledger.consensus.messages import (
     same_statement,
     slot,
 )
-from p2pledger.engine.ports import AppendBlock, LedgerWrite, LiftHalt, PutBody, PutJournal, StateFlush
+from p2pledger.engine.ports import AppendBlock, LedgerWrite, LiftHalt, PutBody, PutJournal, PutPruned, StateFlush
 from p2pledger.primitives.errors import StoreError
 from p2pledger.primitives.ids import BatchId, BlockHash, ChainId, Epoch, Height, View
 
@@ -100,6 +101,8 @@ class Turn:
         """New ones."""
         self.dropped: dict[BatchId, None] = {}
         """Bodies that were kept and are not any more."""
+        self.pruned: dict[BatchId, PrunedBatch] = {}
+        """What is left of batches, in the place of their bodies."""
         self.changed: dict[bytes, JournalRecord | None] = {}
         """Journal rows; None deletes."""
         self._held = held
@@ -123,6 +126,8 @@ class Turn:
                 self._journal(write.record)
             case PutBody():
                 self._keep(write)
+            case PutPruned():
+                self._prune_body(write)
             case AppendBlock():
                 self._append(write.record)
             case LiftHalt():
@@ -193,8 +198,16 @@ class Turn:
             self.bodies[body.id] = body.data
         self._loose.add(body.id)
 
+    def _prune_body(self, write: PutPruned) -> None:
+        """A batch of a committed block, or of one appended in this very turn; an open block needs its bodies."""
+        if write.id in self._loose or write.id in self.bodies:
+            raise StoreError(f"batch {write.id.hex()} is of no committed block, so it cannot be pruned")
+        if all(one.operations is not None for one in write.left.transactions):
+            raise StoreError(f"nothing of batch {write.id.hex()} was pruned")
+        self.pruned[write.id] = write.left
+
     def _has_body(self, batch: BatchId) -> bool:
-        if batch in self._loose or batch in self.bodies:
+        if batch in self._loose or batch in self.bodies or batch in self.pruned:
             return True
         return batch not in self.dropped and self._held.has_body(batch)
 
@@ -283,6 +296,7 @@ def check_flush(flush: StateFlush, done: Height | None) -> None:
     """Raises StoreError unless the flush goes on from `done` (None: a new store) and fits together."""
     if done is not None and flush.height <= done:
         raise StoreError(f"flush to height {flush.height}, but the state is already at {done}")
+    _check_forgetting(flush, done)
     if len(flush.receipts) != len(flush.receipt_keys):
         raise StoreError(f"flush of {len(flush.receipts)} receipts with {len(flush.receipt_keys)} keys")
     floor = -1 if done is None else done
@@ -296,3 +310,13 @@ def check_flush(flush: StateFlush, done: Height | None) -> None:
             raise StoreError(f"{len(leaves)} bytes of effects leaves are not a multiple of 32")
     if b"" in flush.writes or b"" in flush.tree:
         raise StoreError("an empty key cannot be stored")
+
+
+def _check_forgetting(flush: StateFlush, done: Height | None) -> None:
+    """Only what is in the store already can lose its events: what is above it may be executed again."""
+    step = flush.forgetting
+    if step is None:
+        return
+    beyond = [place for place in step.places if place[0] > step.upto]
+    if done is None or step.upto > done or beyond or step.number < 1:
+        raise StoreError(f"pruning {step.number} forgets up to {step.upto}, but the state is only at {done}")

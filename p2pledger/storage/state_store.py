@@ -11,7 +11,7 @@ from types import TracebackType
 import lmdb
 
 from p2pledger.chain.receipt import Executed
-from p2pledger.engine.ports import StateFlush
+from p2pledger.engine.ports import Forgetting, StateFlush
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.errors import StoreError
 from p2pledger.primitives.ids import ChainId, Height
@@ -20,6 +20,7 @@ from p2pledger.storage.rules import FORMAT, check_flush
 
 STATE, TREE, INDEX, RECEIPTS, EFFECTS = "state", "tree", "index", "receipts", "effects"
 _HEIGHT = b"height"
+_FORGOTTEN = b"forgotten"
 
 
 class LmdbStateStore:
@@ -69,8 +70,21 @@ class LmdbStateStore:
             with txn.cursor(db=table[EFFECTS]) as cursor:
                 rows = [(height.to_bytes(8, "big"), seal(leaves)) for height, leaves in sorted(flush.effects)]
                 cursor.putmulti(rows, append=True)
+            if flush.forgetting is not None:
+                self._forget(txn, flush.forgetting)
             txn.put(_HEIGHT, flush.height.to_bytes(8, "big"), db=table[META])
         self._done = flush.height
+
+    def _forget(self, txn: "lmdb.Transaction[bytes]", step: Forgetting) -> None:
+        table = self._environment.tables
+        for height, number in step.places:
+            place = _place(height, number)
+            value = txn.get(place, db=table[RECEIPTS])
+            if value is None:
+                raise StoreError(f"the receipt at {place.hex()} is to lose its events, but it is not there")
+            txn.put(place, encode(_executed(place, value).pruned()), db=table[RECEIPTS])
+        cursor = step.number.to_bytes(8, "big") + step.upto.to_bytes(8, "big")
+        txn.put(_FORGOTTEN, cursor, db=table[META])
 
     def snapshot(self) -> "LmdbStateSnapshot":
         """A consistent read view; close it after use. Unavailable when too many are open."""
@@ -136,6 +150,13 @@ class LmdbStateSnapshot:
         leaves = unseal(value, f"the effects of height {height}")
         return [leaves[i : i + 32] for i in range(0, len(leaves), 32)]
 
+    def forgotten(self) -> tuple[int, Height]:
+        """The last pruning that was begun, and the height up to which it is done."""
+        value = self._get(META, _FORGOTTEN)
+        if value is None:
+            return (0, Height(0))
+        return int.from_bytes(value[:8], "big"), Height(int.from_bytes(value[8:], "big"))
+
     def close(self) -> None:
         """End the read transaction; twice does no harm."""
         self._txn.abort()
@@ -172,11 +193,15 @@ def _receipt_rows(flush: StateFlush) -> tuple[Mapping[bytes, bytes], Mapping[byt
     index: dict[bytes, bytes] = {}
     receipts: dict[bytes, bytes] = {}
     for executed, (account, nonce) in zip(flush.receipts, flush.receipt_keys, strict=True):
-        place = executed.receipt.height.to_bytes(8, "big") + executed.receipt.index.to_bytes(4, "big")
+        place = _place(executed.receipt.height, executed.receipt.index)
         receipts[place] = encode(executed)
         if account:  # senders without an account have no number, and no index row
             index.setdefault(_index_key(account, nonce), place)
     return index, receipts
+
+
+def _place(height: int, index: int) -> bytes:
+    return height.to_bytes(8, "big") + index.to_bytes(4, "big")
 
 
 def _index_key(account: int, nonce: int) -> bytes:

@@ -39,7 +39,6 @@ from p2pledger.threshold.sharing import check_commitments, check_share
 
 Index = Annotated[int, Meta(ge=1, le=limits.VALIDATORS_MAX)]
 Indices = Annotated[tuple[Index, ...], Meta(max_length=limits.VALIDATORS_MAX)]
-SealedShare = Annotated[bytes, Meta(min_length=32 + SEALING_BYTES, max_length=32 + SEALING_BYTES)]
 Seats = Annotated[tuple[Bytes32, ...], Meta(min_length=1, max_length=limits.VALIDATORS_MAX)]
 
 
@@ -63,6 +62,21 @@ class CeremonyId(Record, frozen=True):
     """0: a new key."""
     attempt: U64
     """From 0 on; one more after each failure."""
+
+
+class SealedShare(Record, frozen=True):
+    """A sub-share as `sealing.seal` seals it, in two fields of known size (F-29: nothing free fits into them)."""
+
+    ephemeral: Bytes32
+    body: Annotated[bytes, Meta(min_length=SEALING_BYTES, max_length=SEALING_BYTES)]
+
+    @property
+    def sealed(self) -> bytes:
+        return self.ephemeral + self.body
+
+    @staticmethod
+    def of(sealed: bytes) -> "SealedShare":
+        return SealedShare(sealed[:32], sealed[32:])
 
 
 class Deal(Record, frozen=True):

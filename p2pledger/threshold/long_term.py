@@ -140,6 +140,11 @@ class LongTermHolder:
     def index(self) -> int:
         return self._index
 
+    @property
+    def key(self) -> JointKey:
+        """Of which it holds a share."""
+        return self._release.key
+
     def check(self, capsule: bytes, label: Label) -> None:
         """Like everybody's check; raises InvalidInput or ProofError."""
         self._release.check(capsule, label)

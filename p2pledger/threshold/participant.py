@@ -12,7 +12,7 @@ from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import Domain, wide_hash
 from p2pledger.primitives.errors import InvalidInput, ProofError
 from p2pledger.primitives.ids import ChainId
-from p2pledger.threshold.dkg import Ceremony, CeremonyId, Deal, outcome
+from p2pledger.threshold.dkg import Ceremony, CeremonyId, Deal, SealedShare, outcome
 from p2pledger.threshold.group import Random, Scalar, as_scalar, random_scalar
 from p2pledger.threshold.long_term import LongTerm, LongTermHolder
 from p2pledger.threshold.reshare import added_scalars, new_share
@@ -51,9 +51,11 @@ class Participant:
         )
         return Deal(polynomial.commitments(), boxes)
 
-    def _sealed(self, ceremony: Ceremony, polynomial: Polynomial, dealer: int, receiver: int, box: bytes) -> bytes:
+    def _sealed(
+        self, ceremony: Ceremony, polynomial: Polynomial, dealer: int, receiver: int, box: bytes
+    ) -> SealedShare:
         random = self._random("seal", encode((receiver, box)))
-        return seal(box, polynomial.at(receiver), ceremony.box_context(dealer, receiver), random)
+        return SealedShare.of(seal(box, polynomial.at(receiver), ceremony.box_context(dealer, receiver), random))
 
     def cheats(self, ceremony: Ceremony, seat: bytes, deals: Mapping[int, Deal]) -> tuple[int, ...]:
         """The dealers whose sub-share for this seat does not open, or is not on their polynomial."""
@@ -89,7 +91,7 @@ class Participant:
         try:
             if sealed is None:
                 return None
-            share = as_scalar(self.box.open(sealed, ceremony.box_context(dealer, receiver)))
+            share = as_scalar(self.box.open(sealed.sealed, ceremony.box_context(dealer, receiver)))
             check_share(share, check_commitments(dealt.commitments, ceremony.threshold), receiver)
         except (InvalidInput, ProofError):
             return None

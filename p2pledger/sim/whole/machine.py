@@ -13,6 +13,7 @@ from random import Random
 
 import trio
 
+from p2pledger.chain.pruned import PrunedBatch
 from p2pledger.consensus.journal import CommittedRecord, JournalRecord
 from p2pledger.engine.events import BlockExecuted, EngineEvent, FromPeer, Now
 from p2pledger.engine.ports import LedgerStore, LedgerWrite, StateFlush, StateSnapshot, StateStore
@@ -277,6 +278,9 @@ class _WatchedLedger:
 
     def body(self, batch: BatchId) -> bytes | None:
         return self._store.body(batch)
+
+    def pruned(self, batch: BatchId) -> PrunedBatch | None:
+        return self._store.pruned(batch)
 
     def journal(self) -> list[JournalRecord]:
         return self._store.journal()

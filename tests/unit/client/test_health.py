@@ -8,7 +8,6 @@ from msgspec.structs import replace
 
 from p2pledger.chain.receipt import executed
 from p2pledger.client import words
-from p2pledger.client.commitments import RecordRef
 from p2pledger.client.health import (
     Compartment,
     ConsentCard,
@@ -20,12 +19,12 @@ from p2pledger.client.health import (
     register_identity,
     request_access,
     revoke_consent,
-    scope_commit,
 )
 from p2pledger.client.ingest import Origin, prepare_bundle
 from p2pledger.client.keyring import Wallet
 from p2pledger.client.records import Custodian
 from p2pledger.client.sealing import BoxKey
+from p2pledger.health.commitments import RecordRef, scope_commit
 from p2pledger.health.events import BasisKind, ConsentRevoked, IdentityRegistered
 from p2pledger.health.operations import ActorOpening, Group, role_handle
 from p2pledger.primitives.codec import encode

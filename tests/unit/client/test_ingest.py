@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from p2pledger.client.commitments import RecordRef, check_record, record_root
 from p2pledger.client.ingest import Origin, Prepared, batch_operation, prepare_bundle, prepare_ndjson
 from p2pledger.client.records import Custodian, Patient, open_manifest, open_record
 from p2pledger.client.sealing import BoxKey
 from p2pledger.client.vault import Vault
 from p2pledger.fhir.spans import extract_bundle
+from p2pledger.health.commitments import RecordRef, check_record, record_root
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, ConfigError, InvalidInput, Rejected

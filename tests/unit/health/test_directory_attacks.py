@@ -178,12 +178,12 @@ def revoked_by_the_doctor(world: World) -> Code:
             Code.E_ROLE,
         ),
         (
-            Check(directory.register_organisation, "2 * len(in_favour) <= len(active)"),
+            Check(directory.require_majority, "if 2 * len(in_favour) <= len(active)"),
             admitted_by_half,
             Code.E_ROLE,
         ),
         (
-            Check(directory.register_organisation, "operation.account not in signers"),
+            Check(directory.register_organisation, "if operation.account not in"),
             admitted_without_its_own_signature,
             Code.E_ROLE,
         ),

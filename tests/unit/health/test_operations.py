@@ -1,5 +1,6 @@
 """What operations can say, and what is refused before it is run."""
 
+from enum import IntEnum
 from typing import Any
 
 import msgspec
@@ -8,7 +9,18 @@ from msgspec import inspect
 
 from p2pledger.chain.genesis import OrganisationKind
 from p2pledger.execution.evidence import Caught
-from p2pledger.health import access, break_glass, consent, directory, log, proxies, records, rules
+from p2pledger.health import (
+    access,
+    break_glass,
+    consent,
+    directory,
+    joint_key,
+    log,
+    proxies,
+    records,
+    release,
+    rules,
+)
 from p2pledger.health.events import AnyEvent
 from p2pledger.health.operations import (
     AccessRequest,
@@ -21,12 +33,15 @@ from p2pledger.health.operations import (
 from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import Domain, tagged_hash
 from p2pledger.primitives.errors import Code, Rejected
+from p2pledger.threshold.dkg import Ceremony, Deal
+from p2pledger.threshold.long_term import JointKey
 from tests.unit.execution.ledger import id16
 from tests.unit.health import policies
 
 STATE = (directory.Organisation, directory.Identity, directory.Credential, directory.KeyOwner, directory.KeyPeriod)
+CEREMONIES = (Ceremony, Deal, JointKey, joint_key.ActiveKey, release.ReleaseEntry)
 CONSENT = (consent.Consent, proxies.Proxy, proxies.Deceased, break_glass.BrokenGlass, rules.Rules)
-STATE_AND_LOG = (*STATE, *CONSENT, access.Access, records.Batch, log.LogLine, log.LogHead, Caught)
+STATE_AND_LOG = (*STATE, *CONSENT, access.Access, records.Batch, log.LogLine, log.LogHead, Caught, *CEREMONIES)
 
 
 def _free_fields(kind: inspect.Type, path: str) -> list[str]:
@@ -47,6 +62,8 @@ def _free_fields(kind: inspect.Type, path: str) -> list[str]:
             return _free_fields(kind.item_type, path)
         case inspect.IntType() | inspect.BoolType() | inspect.NoneType() | inspect.LiteralType():
             return []
+        case inspect.EnumType(cls) if issubclass(cls, IntEnum):
+            return []  # numbers of a closed list
         case _:
             return [f"{path}: {kind}"]
 

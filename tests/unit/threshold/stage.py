@@ -193,7 +193,7 @@ def spoiled_box(receiver: int) -> Lie:
         boxes = list(honest.boxes)
         box = boxes[receiver - 1]
         assert box is not None
-        boxes[receiver - 1] = box[:-1] + bytes([box[-1] ^ 1])
+        boxes[receiver - 1] = changed(box, body=box.body[:-1] + bytes([box.body[-1] ^ 1]))
         return changed(honest, boxes=tuple(boxes))
 
     return lie

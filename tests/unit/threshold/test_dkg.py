@@ -13,7 +13,7 @@ from p2pledger.primitives.codec import decode, encode
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Refused
 from p2pledger.threshold import dkg
-from p2pledger.threshold.dkg import Ceremony, CeremonyId, Deal, Phase
+from p2pledger.threshold.dkg import Ceremony, CeremonyId, Deal, Phase, SealedShare
 from p2pledger.threshold.group import base_times
 from p2pledger.threshold.participant import Participant
 from p2pledger.threshold.sharing import combine, public_share
@@ -303,7 +303,7 @@ def test_the_largest_ceremony_fits_its_bound() -> None:
         source=replace(finished(4).key, commitments=seats(34)),
     )
     assert len(encode(largest)) <= limits.CEREMONY_BYTES_MAX
-    assert len(encode(Deal(seats(34), (bytes(80),) * 50))) < limits.TRANSACTION_BYTES_MAX
+    assert len(encode(Deal(seats(34), (SealedShare(bytes(32), bytes(48)),) * 50))) < limits.TRANSACTION_BYTES_MAX
 
 
 def test_a_share_that_does_not_fit_the_chain_is_no_share() -> None:

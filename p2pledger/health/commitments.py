@@ -81,6 +81,12 @@ def check_commitment(ref: RecordRef, commitment: bytes, salt: bytes, media_type:
         )
 
 
+def scope_commit(salt: bytes, records: Sequence[RecordRef]) -> bytes:
+    """The commitment to a list of records, whatever their order (health rule 3.5.2)."""
+    assert len(salt) == SALT_BYTES, f"a salt of {len(salt)} bytes"
+    return sha256(salt + encode(tuple(sorted((ref.batch_id, ref.index) for ref in records)))).digest()
+
+
 def record_root(leaves: Sequence[RecordLeaf]) -> bytes:
     """The RFC 9162 root over the leaves in order."""
     return merkle.root([encode(leaf) for leaf in leaves])

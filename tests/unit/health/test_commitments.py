@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from pymerkle import InmemoryTree
 
-from p2pledger.client.commitments import (
+from p2pledger.health.commitments import (
     FHIR_JSON,
     MEDIA_TYPES,
     RecordLeaf,
