@@ -1,5 +1,6 @@
 """What a run says while it runs: bars on a terminal, a line for each step elsewhere. Always on stderr."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -12,10 +13,12 @@ class Show:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
+        self._began = time.monotonic()
 
     def step(self, text: str) -> None:
-        """Something begins."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        """Something begins, so many seconds after the run."""
+        line = f"{time.monotonic() - self._began:6.0f} s  {text}"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, text: str, total: float) -> Iterator[Callable[[float], None]]:
