@@ -84,7 +84,7 @@ $(VENV)/.bench: $(VENV)/.runtime requirements/bench.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bench.txt
 	@touch $@
 
-bench: $(VENV)/.bench  ## the standard measurements in a few minutes, beside the floor (SCENARIO=health: another one)
+bench: $(VENV)/.bench  ## every goal in one run, about 20 minutes on a quiet machine (SCENARIO=health: another one)
 	$(PY) -m bench run $(SCENARIO) $(BENCH_ARGS)
 
 requirements:  ## pin requirements/*.in with hashes and without host names (needs uv)

@@ -10,6 +10,9 @@ from bench.summary import FaultNote
 from bench.validators import Validators
 from p2pledger.primitives.errors import InvalidInput
 
+_ENDINGS = ("restart", "resume", "heal")
+"""What ends a fault, of all who are hurt unless a seat is named."""
+
 
 class FaultLine:
     """Performs a point's faults; `notes` tells when they really happened."""
@@ -30,11 +33,12 @@ class FaultLine:
                 at_s = time.monotonic() - start - self._window_start_s
                 await self._perform(fault, seats, nursery)
                 names = ", ".join(f"validator {seat}" for seat in seats)
-                self.notes.append(FaultNote(round(at_s, 3), f"{fault.do} {fault.who}: {names}"))
+                what = fault.do if fault.do in _ENDINGS else f"{fault.do} {fault.who}"
+                self.notes.append(FaultNote(round(at_s, 3), f"{what}: {names}"))
 
     async def _seats(self, fault: Fault) -> list[int]:
         validators = self._validators
-        if fault.do in ("restart", "resume", "heal") and not fault.who.isdigit():
+        if fault.do in _ENDINGS and not fault.who.isdigit():
             return sorted(self._hurt)
         match fault.who:
             case "primary":
@@ -71,7 +75,7 @@ class FaultLine:
                     await validators.cut(seat)
             case "heal":
                 await validators.heal()
-        if fault.do in ("restart", "resume", "heal"):
+        if fault.do in _ENDINGS:
             self._hurt -= set(seats)
         else:
             self._hurt |= set(seats)

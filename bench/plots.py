@@ -47,8 +47,8 @@ def latency_throughput(axes: Any, points: Points) -> bool:
 
 
 def latency_cdf(axes: Any, points: Points) -> bool:
-    """The whole distribution of each point."""
-    mine = [one for one in points if one.latency is not None and one.latency.cdf]
+    """The whole distribution of each open loop without faults: closed ones show their own queue."""
+    mine = [one for one in points if one.loop == "open" and not one.faults and one.latency is not None]
     for one in mine:
         assert one.latency is not None
         axes.plot(
@@ -83,18 +83,24 @@ def scaling(axes: Any, points: Points) -> bool:
 
 
 def fault_time_line(axes: Any, points: Points) -> bool:
-    """Throughput second by second, with what was done to whom."""
+    """Throughput second by second, with what was done to whom; one below the other."""
     mine = [one for one in points if one.faults]
-    for one in mine:
-        (line,) = axes.step(
-            [at for at, _ in one.timeline], [rate for _, rate in one.timeline], where="post", label=one.name
-        )
+    if not mine:
+        return False
+    figure = axes.get_figure()
+    axes.remove()
+    figure.set_size_inches(9, 1 + 2.2 * len(mine))
+    for place, one in zip(figure.subplots(len(mine), 1, squeeze=False)[:, 0], mine, strict=True):
+        place.step([at for at, _ in one.timeline], [rate for _, rate in one.timeline], where="post")
+        _label(place, one.name, "s after the window began" if one is mine[-1] else "", "done, tx/s")
+        place.set_ylim(bottom=0)
+        place.set_xlim(min(0.0, *(note.at_s for note in one.faults)), one.window_s)
         for note in one.faults:
-            axes.axvline(note.at_s, color=line.get_color(), linestyle=":")
-            axes.annotate(note.text, (note.at_s, 0), rotation=90, fontsize=7, va="bottom", ha="right")
-    _label(axes, "Faults", "s after the window began", "done, tx/s")
-    axes.set_ylim(bottom=0)
-    return bool(mine)
+            place.axvline(note.at_s, color="tab:red", linestyle=":")
+            place.annotate(
+                note.text, (note.at_s, 0.05), xycoords=("data", "axes fraction"), rotation=90, fontsize=7, ha="right"
+            )
+    return True
 
 
 def growth(axes: Any, points: Points) -> bool:
@@ -114,15 +120,17 @@ def growth(axes: Any, points: Points) -> bool:
 
 
 def cpu_phases(axes: Any, points: Points) -> bool:
-    """Where the processor time of a validator goes."""
-    mine = [(one.name, found) for one in points if (found := mean_phases(one.validators))]
+    """Where the processor time of a validator goes at the peak."""
+    closed = [one for one in points if one.loop == "closed" and not one.faults]
+    mine = [(one.name, found) for one in closed if (found := mean_phases(one.validators))]
     names = list(dict.fromkeys(name for _, found in mine for name in found))
     left = [0.0] * len(mine)
     for name in names:
         values = [found.get(name, 0.0) for _, found in mine]
         axes.barh([label for label, _ in mine], values, left=left, label=name)
         left = [one + value for one, value in zip(left, values, strict=True)]
-    _label(axes, "CPU per transaction and validator", "µs", "")
+    axes.invert_yaxis()
+    _label(axes, "CPU per transaction and validator, closed loops", "µs", "")
     return bool(mine)
 
 

@@ -49,17 +49,17 @@ async def run_scenario(scenario: Scenario, out: Path, show: Show, external: tupl
     is_complete = False
     try:
         for name in scenario.baselines:  # first: what comes last is what an interruption costs
-            async with _kept_apart(f"baseline {name}", failed, show):
+            async with kept_apart(f"baseline {name}", failed, show):
                 await run_baseline(name, scenario, work / name, points, missing, show)
         for stage in scenario.stages:
             for n in stage.n:
                 folder = work / f"{stage.name}-n{n}"
                 run = StageRun(stage, n, folder, out / "raw", scenario.seed, scenario.floor_seconds, show)
-                async with _kept_apart(f"stage {stage.name} n={n}", failed, show):
+                async with kept_apart(f"stage {stage.name} n={n}", failed, show):
                     await run.run(points)
                 shutil.rmtree(folder, ignore_errors=True)
         if external:
-            async with _kept_apart("external", failed, show):
+            async with kept_apart("external", failed, show):
                 points.append(await run_external(external, scenario, work / "external", show))
         is_complete = not failed
     finally:
@@ -70,7 +70,7 @@ async def run_scenario(scenario: Scenario, out: Path, show: Show, external: tupl
 
 
 @asynccontextmanager
-async def _kept_apart(what: str, failed: list[str], show: Show) -> AsyncIterator[None]:
+async def kept_apart(what: str, failed: list[str], show: Show) -> AsyncIterator[None]:
     """A stage that breaks off does not take the others with it; programming errors and interruptions do."""
     try:
         yield

@@ -22,6 +22,8 @@ class Dictionary(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             journalFile=str(folder / "journal"),
             autoTickPeriod=0.005,
             commandsQueueSize=1_000_000,
+            raftMinTimeout=2.0,  # its own 0.4 s calls elections on a machine whose processors are all in use
+            raftMaxTimeout=4.0,
             appendEntriesPeriod=0.02,
             logCompactionMinEntries=10_000_000,  # a snapshot within so short a run would only slow it down
             logCompactionMinTime=100_000,
