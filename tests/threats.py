@@ -16,7 +16,8 @@ THREATS = ROOT / "docs" / "threats.md"
 DOCUMENT = ROOT / "docs" / "attacks.md"
 
 REASONS = {
-    "T26": "Nothing is shown: there are no snapshots that could be poisoned; a node executes what it fetched.",
+    "T26": "What comes over the network is executed. A snapshot is a file that an operator installs; tests/unit/node/"
+    "test_snapshot.py falsifies each of its parts, and every one is refused with nothing changed.",
     "T28": "A crash is no choice of an attacker, and no single check answers it. Processes are killed at any moment in "
     "tests/unit/storage/test_kill.py, at every boundary between effects in the simulator, and in "
     "tests/node/test_crashes.py.",

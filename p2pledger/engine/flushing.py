@@ -83,7 +83,7 @@ class Flushing:
                 events = () if executed is None else executed.known
                 if one.operations is None:
                     gone.add(one.id)
-                elif pruning.covers(one.operations, events):
+                elif (executed is not None and executed.events is None) or pruning.covers(one.operations, events):
                     gone.add(one.id)
                     going.add(index)
             if going:

@@ -6,12 +6,10 @@ one and takes its place when every root that any header lists, the disputed one 
 A process that dies on the way leaves a home that can be resynchronised again.
 """
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Founding
@@ -26,6 +24,7 @@ from p2pledger.primitives.errors import ConfigError, InvalidInput, StoreError
 from p2pledger.primitives.ids import BlockHash, Height
 from p2pledger.state.tree import root
 from p2pledger.storage.audit import audit_state
+from p2pledger.storage.environment import sync
 from p2pledger.storage.home import exclusive_lock
 from p2pledger.storage.ledger import LmdbLedgerStore
 from p2pledger.storage.state_store import LmdbStateStore
@@ -162,7 +161,7 @@ class StoppedNode:
         if self._home.state.exists():
             self._home.state.rename(self._old)
         self._fresh.rename(self._home.state)
-        _sync_folder(self._home.data)
+        sync(self._home.data)
         shutil.rmtree(self._old, ignore_errors=True)
 
 
@@ -200,11 +199,3 @@ def _audit(state: LmdbStateStore) -> int:
     """The number of keys in a state store, each of them under its tree."""
     with state.snapshot() as snapshot:
         return audit_state(snapshot, root(snapshot.tree))
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,7 +11,6 @@ import pytest
 
 from p2pledger.chain.block import Header
 from p2pledger.chain.pruned import AnyBatch, PrunedBatch, check_batches
-from p2pledger.chain.transaction import parse, sign
 from p2pledger.client.keyring import Wallet
 from p2pledger.engine.catchup import range_reply
 from p2pledger.engine.ports import LedgerStore, LedgerWrite, PutPruned, StateFlush
@@ -22,23 +21,16 @@ from p2pledger.messages import RangeReply
 from p2pledger.node.home import Home
 from p2pledger.node.resync import stopped
 from p2pledger.primitives.errors import Code, InvalidInput, StoreError
-from p2pledger.primitives.ids import Height, Millis, Nonce
+from p2pledger.primitives.ids import Height
 from p2pledger.primitives.merkle import root_of_hashes
 from p2pledger.sync import check_range
-from tests.unit.node.lone import Lone, home_of_one, lone_node
-
-PEOPLE = 55
+from tests.unit.node.lone import Lone, lone_node
+from tests.unit.node.pruned import PEOPLE, approve, home_that_lived, horizon
 
 
 @pytest.fixture(scope="module")
 def lived(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """Enough heights for a horizon that lies well below the tip."""
-    home = home_of_one(tmp_path_factory.mktemp("pruning") / "consortium")
-    with lone_node(home) as node:
-        node.perform(node.engine.start())
-        for person in range(1, PEOPLE + 1):
-            node.register(person)
-    return home
+    return home_that_lived(tmp_path_factory.mktemp("pruning") / "consortium")
 
 
 @pytest.fixture
@@ -53,20 +45,6 @@ def node(home: Home) -> Iterator[Lone]:
     with lone_node(home, 10_000_000) as node:
         node.perform(node.engine.start())
         yield node
-
-
-def approve(node: Lone, operation: Prune, nonce: int = 1) -> Code:
-    """Sent by the only organisation, which is a majority; executed, sealed and flushed."""
-    expires = Millis(node.now.wall_ms + 60_000)
-    key, chain = node.home.keys.account, node.home.founding.chain
-    height = node.submit(parse(sign(chain, key, Nonce(nonce), expires, [operation])))
-    (executed,) = node.engine.executor.receipts_at(height)
-    return Code(executed.receipt.code)
-
-
-def horizon(node: Lone) -> Height:
-    """The highest that is allowed for the next block."""
-    return Height(node.engine.executor.executed - 99)
 
 
 def batches(ledger: LedgerStore, header: Header) -> list[AnyBatch]:
