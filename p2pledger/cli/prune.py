@@ -33,8 +33,8 @@ def prune(
 ) -> None:
     """Make a draft, signed by this home's organisation, that most members have to sign with 'tx sign'.
 
-    Without --kind and --subject it is about everything up to the horizon. Pruned blocks cannot be executed again: whoever
-    is behind the horizon will need a snapshot.
+    Without --kind and --subject it is about everything up to the horizon. Pruned blocks cannot be executed again:
+    who is behind the horizon will need a snapshot.
     """
     from p2pledger.cli.clock import now_ms
     from p2pledger.cli.tx import write_draft
