@@ -1,5 +1,6 @@
 """`p2pledger access`: may I read? The chain answers, and writes the answer down either way."""
 
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,9 @@ def access() -> None:
 )
 @click.option("--label", "labels", type=Hex(16), multiple=True, help="A sensitive label among what is asked for.")
 @click.option("--records", "n_records", type=click.IntRange(1), default=1, help="How many records at most.")
+@click.option("--record", "refs", multiple=True, metavar="BATCH/INDEX", help="Which records; repeat.")
 @click.option("--for", "span_ms", type=Span(), default="1h", show_default=True, help="No release after that.")
+@click.option("--slip", "slip_file", type=FILE, help="Write what opens this access on the log: record list and reason.")
 @click.option("--reason", help="The written reason for breaking the glass; only a commitment to it is sent.")
 @with_connection
 def request(
@@ -46,14 +49,20 @@ def request(
     compartments: "tuple[Compartment, ...]",
     labels: tuple[bytes, ...],
     n_records: int,
+    refs: tuple[str, ...],
     span_ms: int,
     reason: str | None,
+    slip_file: Path | None,
 ) -> None:
     """Ask as the wallet's owner and print the decision. Status 0: ALLOWED, 4: DENIED; both are on the log."""
     from p2pledger.cli.clock import now_ms
     from p2pledger.cli.consent import purpose_of, read_card
+    from p2pledger.cli.record import ref_of
     from p2pledger.client import words
+    from p2pledger.client.disclosures import Slip
     from p2pledger.client.health import decision_of, request_access
+    from p2pledger.health.commitments import SALT_BYTES
+    from p2pledger.node.home import write_new
 
     card = None if card_file is None else read_card(card_file)
     patient = pid if pid is not None else card.pid if card is not None else None
@@ -63,6 +72,8 @@ def request(
     if not asked:
         raise InvalidInput("say --compartment: there is no card that names some")
     reader = connection.persona()
+    records = [ref_of(text) for text in refs]
+    salt = secrets.token_bytes(SALT_BYTES)
     operation = request_access(
         reader,
         connection.founding().chain,
@@ -71,10 +82,14 @@ def request(
         purpose=purpose_of(purpose_text),
         not_after_ms=now_ms() + span_ms,
         card=card,
-        n_records=n_records,
+        records=records,
+        n_records=len(records) or n_records,
         labels=labels,
         reason=None if reason is None else reason.encode(),
+        scope_salt=salt,
     )
+    if slip_file is not None:  # before it is asked: an access on the log that nobody can open would be worse
+        write_new(slip_file, Slip(operation.access_id, salt, tuple(records), reason).dump().encode(), 0o600)
 
     async def work(ledger: "LedgerClient") -> "Receipt":
         return await ledger.submit(operation)

@@ -7,7 +7,7 @@ import click
 
 from p2pledger.cli.connect import FILE, Connection, with_connection
 from p2pledger.cli.output import say
-from p2pledger.cli.values import Hex, moment
+from p2pledger.cli.values import Hex, Instant, moment
 
 if TYPE_CHECKING:
     from p2pledger.chain.genesis import Card
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from p2pledger.client.verify import VerifiedLog
     from p2pledger.execution.evidence import Caught
     from p2pledger.health.log import LogLine
+    from p2pledger.network.api import LineReply
 
+FORMATS = ("json", "csv", "fhir", "html", "pdf")
 _VERDICT = ["organisation", "proven up to", "caught", "kind", "epoch", "view", "height", "recorded at"]
 _COLUMNS = ["line", "when", "organisation", "person", "purpose", "decision", "basis", "records", "proven"]
 
@@ -49,24 +51,72 @@ def log(connection: Connection, pid: bytes | None) -> None:
 
 @audit.command("export")
 @click.argument("file", type=FILE)
+@click.option("--format", "kind", type=click.Choice(FORMATS), default="json", show_default=True, help="What FILE is.")
 @click.option("--pid", type=Hex(16), help="Whose, for organisations. [default: the wallet's owner]")
+@click.option("--card", "cards", type=FILE, multiple=True, help="A consent card: names what it covers; repeat.")
+@click.option("--slip", "slips", type=FILE, multiple=True, help="A reader's slip: opens records and reason; repeat.")
+@click.option("--since", "since_ms", type=Instant(), help="Accounting: from when. [default: six years back]")
+@click.option("--addresses", type=FILE, help="Accounting: JSON with the address of each recipient's name.")
+@click.option(
+    "--suspension", "suspensions", type=FILE, multiple=True, help="Accounting: an agency's statement; repeat."
+)
+@click.option("--font", type=FILE, help="PDF: a TrueType font, for names beyond Latin letters.")
 @with_connection
-def export(connection: Connection, file: Path, pid: bytes | None) -> None:
-    """Write the access log with its proofs into FILE, which anybody can check with 'p2pledger verify'."""
-    from p2pledger.client.export import verify_export
+def export(
+    connection: Connection,
+    file: Path,
+    kind: str,
+    pid: bytes | None,
+    cards: tuple[Path, ...],
+    slips: tuple[Path, ...],
+    since_ms: int | None,
+    addresses: Path | None,
+    suspensions: tuple[Path, ...],
+    font: Path | None,
+) -> None:
+    """Write the access log, verified, into FILE.
+
+    json: with its proofs, for 'p2pledger verify'. csv: for spreadsheets. fhir: BALP AuditEvents in a Bundle. html and
+    pdf: the accounting of disclosures of 45 CFR 164.528.
+    """
+    from p2pledger.cli.audit_papers import Papers
     from p2pledger.node.home import write_new
 
     asking, patient = connection.about(pid)
-
-    async def work(ledger: "LedgerClient") -> bytes:
-        return await ledger.export_log(patient)
-
-    data = connection.ask(asking, work)
+    papers = Papers(connection, patient, cards, slips)
     chain = connection.founding().chain
-    found = verify_export(data, chain)
+    if kind == "json":
+        data, found = connection.ask(asking, papers.proofs)
+    else:
+        found, rows = connection.ask(asking, papers.rows)
+        data = papers.written(kind, found, rows, since_ms, addresses, suspensions, font)
     write_new(file, data, 0o600)
     connection.session.show({"file": file, "lines": len(found.lines), "height": found.height, "bytes": len(data)})
-    say(f"check it anywhere: p2pledger verify {file} --genesis {chain.hex()}")
+    if kind == "json":
+        say(f"check it anywhere: p2pledger verify {file} --genesis {chain.hex()}")
+
+
+@audit.command("prove")
+@click.argument("line", type=click.IntRange(1))
+@click.argument("file", type=FILE)
+@click.option("--pid", type=Hex(16), help="Whose, for organisations. [default: the wallet's owner]")
+@with_connection
+def prove(connection: Connection, line: int, file: Path, pid: bytes | None) -> None:
+    """Write one LINE of the access log with its own proof into FILE; the other lines stay out of it."""
+    from p2pledger.client.export import write_line
+    from p2pledger.node.home import write_new
+
+    asking, patient = connection.about(pid)
+    founding = connection.founding()
+
+    async def work(ledger: "LedgerClient") -> "LineReply":
+        return await ledger.line(patient, line)
+
+    reply = connection.ask(asking, work)
+    data = write_line(founding, patient, line, reply.line, reply.evidence)
+    write_new(file, data, 0o600)
+    connection.session.show({"file": file, "line": line, "bytes": len(data)})
+    say(f"check it anywhere: p2pledger verify {file} --genesis {founding.chain.hex()}")
 
 
 @audit.command("validators")

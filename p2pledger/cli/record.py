@@ -57,7 +57,7 @@ def ingest(connection: Connection, files: tuple[Path, ...], patients: tuple[str,
     people = connection.ask(custodian.account, known)
     with _progress("sealing") as report:
         batches = _prepared(files, custodian, people, report)
-    vault = _vault(connection, custodian)
+    vault = vault_of(connection, custodian)
 
     async def commit(ledger: "LedgerClient") -> "list[Receipt]":
         with _progress("keeping") as kept:
@@ -84,7 +84,7 @@ def ingest(connection: Connection, files: tuple[Path, ...], patients: tuple[str,
 @with_connection
 def list_(connection: Connection, batch: bytes | None, compartments: bool) -> None:
     """List the batches in the home's vault, or the records of BATCH."""
-    vault = _vault(connection, connection.organisation())
+    vault = vault_of(connection, connection.organisation())
     session = connection.session
     if batch is None:
         rows = [_batch_row(vault.manifest(one)) for one in vault.batches()]
@@ -107,14 +107,14 @@ def open_(connection: Connection, ref: str, target: Path | None, offline: bool) 
     from p2pledger.client.custody import committed_root
     from p2pledger.node.home import write_new
 
-    name = _ref(ref)
+    name = ref_of(ref)
     custodian = connection.organisation()
 
     async def work(ledger: "LedgerClient") -> bytes:
         return await committed_root(ledger, name)
 
     root = None if offline else connection.ask(custodian.account, work)
-    data = _vault(connection, custodian).open_record(name, root)
+    data = vault_of(connection, custodian).open_record(name, root)
     if target is None:
         sys.stdout.buffer.write(data)
     else:
@@ -122,7 +122,8 @@ def open_(connection: Connection, ref: str, target: Path | None, offline: bool) 
     say(f"record {name}: {len(data)} bytes, as committed {'in the vault' if root is None else 'on the chain, proven'}")
 
 
-def _vault(connection: Connection, custodian: "OrganisationWallet") -> "Vault":
+def vault_of(connection: Connection, custodian: "OrganisationWallet") -> "Vault":
+    """The vault in the home."""
     from p2pledger.client.vault import Vault
 
     return Vault(connection.session.home / "vault", custodian.custodian.box)
@@ -182,7 +183,8 @@ def _patient(text: str) -> tuple[bytes, bytes | None]:
     return bytes.fromhex(match[1]), bytes.fromhex(match[2]) if match[2] else None
 
 
-def _ref(text: str) -> "RecordRef":
+def ref_of(text: str) -> "RecordRef":
+    """The record in BATCH/INDEX; raises InvalidInput."""
     from p2pledger.health.commitments import RecordRef
 
     match = _REF.fullmatch(text)

@@ -12,6 +12,7 @@ from p2pledger.cli.values import moment
 from p2pledger.primitives.errors import ConfigError, InvalidInput
 
 if TYPE_CHECKING:
+    from p2pledger.health.log import LogLine
     from p2pledger.primitives.ids import ChainId
 
 _FILE_BYTES_MAX = 512 * 1024 * 1024
@@ -28,7 +29,7 @@ _FILE_BYTES_MAX = 512 * 1024 * 1024
 @with_session
 def verify(session: Session, file: Path, genesis: str | None) -> None:
     """Check FILE and say what it proves. No node is asked. Status 5 names the step that fails."""
-    from p2pledger.client.export import verify_export
+    from p2pledger.client.export import is_line, verify_export, verify_line
     from p2pledger.node.home import read_bounded
 
     chain = _chain(session, genesis)
@@ -36,6 +37,9 @@ def verify(session: Session, file: Path, genesis: str | None) -> None:
         data = read_bounded(file, _FILE_BYTES_MAX)
     except FileNotFoundError as error:
         raise InvalidInput(f"{file} does not exist") from error
+    if is_line(data):
+        _say_line(session, verify_line(data, chain), chain)
+        return
     log = verify_export(data, chain)
     allowed = sum(line.decision == 0 for line in log.lines)
     session.show(
@@ -51,6 +55,24 @@ def verify(session: Session, file: Path, genesis: str | None) -> None:
         }
     )
     say(f"these are all decisions about this patient's records up to height {log.height}; none is missing or changed")
+
+
+def _say_line(session: Session, line: "LogLine", chain: "ChainId") -> None:
+    from p2pledger.client import words
+
+    session.show(
+        {
+            "verified": True,
+            "chain": chain,
+            "pid": line.pid,
+            "line": line.sequence,
+            "when": moment(line.time_ms),
+            "organisation": line.organisation,
+            "purpose": words.purpose(line.purpose),
+            "decision": words.decision(line.decision),
+        }
+    )
+    say(f"this is line {line.sequence} of the patient's access log; about other lines it says nothing")
 
 
 def _chain(session: Session, genesis: str | None) -> "ChainId":

@@ -10,16 +10,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from p2pledger.chain.genesis import GENESIS_BYTES_MAX, Founding
-from p2pledger.client.verify import VerifiedLog, check_founding, check_log
-from p2pledger.consensus.anchor import Anchor
+from p2pledger.client.verify import VerifiedLog, check_founding, check_line, check_log
+from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
 from p2pledger.health.log import LogLine
 from p2pledger.network.api import LogReply
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.errors import Code, InvalidInput, ProofError
-from p2pledger.primitives.ids import ChainId, Height
+from p2pledger.primitives.ids import U64, Bytes16, ChainId, Height
 from p2pledger.state.tree import StateProof
 
 FORMAT = "p2pledger/access-log/1"
+LINE_FORMAT = "p2pledger/access-log-line/1"
 _FILE_BYTES_MAX = 256 * 1024 * 1024
 """Some 200,000 lines."""
 _PART_BYTES_MAX = 8 * 1024 * 1024
@@ -83,6 +84,61 @@ def read_export(data: bytes) -> Export:
         raise ProofError(f"text: not an export of an access log: {error}") from error
 
 
+class _Line(Record, frozen=True):
+    """The exact parts of the export of a line."""
+
+    genesis: bytes
+    pid: Bytes16
+    sequence: U64
+    line: bytes
+    evidence: ReceiptEvidence
+
+
+def write_line(founding: Founding, pid: bytes, sequence: int, line: bytes, evidence: ReceiptEvidence) -> bytes:
+    """One line as a file that anybody can verify without the others; verified before; raises ProofError."""
+    return _dump_line(_Line(encode(founding.signed), pid, sequence, line, evidence), founding)
+
+
+def verify_line(data: bytes, chain: ChainId) -> LogLine:
+    """The line that the file proves to be in a patient's log on this chain; needs no node. Raises ProofError."""
+    if len(data) > 2 * _PART_BYTES_MAX:
+        raise ProofError(f"text: file of {len(data)} bytes, the limit is {2 * _PART_BYTES_MAX}")
+    try:
+        parts: Mapping[str, Any] = json.loads(data)
+        if parts["format"] != LINE_FORMAT:
+            raise ProofError(f"text: format {parts['format']!r}, this version verifies {LINE_FORMAT!r}")
+        found = decode(_Line, bytes.fromhex(parts["proof"]), _PART_BYTES_MAX)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput) as error:
+        raise ProofError(f"text: not an export of a line: {error}") from error
+    founding = check_founding(found.genesis, chain)
+    if _dump_line(found, founding) != data:
+        raise ProofError("text: what the file says for people is not what its bytes say")
+    return check_line(founding, found.pid, found.sequence, found.line, found.evidence)
+
+
+def is_line(data: bytes) -> bool:
+    """Whether a file says that it is the export of a line."""
+    try:
+        parts = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(parts, dict) and parts.get("format") == LINE_FORMAT
+
+
+def _dump_line(found: _Line, founding: Founding) -> bytes:
+    line = check_line(founding, found.pid, found.sequence, found.line, found.evidence)
+    names = {card.organisation: card.name for card in founding.genesis.cards}
+    document = {
+        "format": LINE_FORMAT,
+        "says": f"Line {line.sequence} of the access log of this patient. What other lines there are, it does not say.",
+        "chain": founding.chain.hex(),
+        "pid": found.pid.hex(),
+        "reads": _readable(line, names),
+        "proof": encode(found).hex(),
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
 def _check(export: Export, chain: ChainId) -> tuple[Founding, VerifiedLog]:
     if len(export.genesis) > GENESIS_BYTES_MAX:
         raise ProofError(f"genesis: {len(export.genesis)} bytes, the limit is {GENESIS_BYTES_MAX}")
@@ -128,6 +184,8 @@ def _readable(line: LogLine, names: Mapping[bytes, str]) -> dict[str, object]:
         "basis": line.basis,
         "consent": None if line.consent_id is None else line.consent_id.hex(),
         "records": line.n_records,
+        "record list": line.scope_commit.hex(),
+        "reason": None if line.reason_commit is None else line.reason_commit.hex(),
         "compartments": [handle.hex() for handle in line.compartments],
         "height": line.height,
         "transaction": line.transaction.hex(),

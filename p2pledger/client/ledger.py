@@ -46,10 +46,12 @@ from p2pledger.network.api import (
     GetConsents,
     GetLine,
     GetLog,
+    GetOrganisations,
     GetState,
     GetStatus,
     LineReply,
     LogReply,
+    OrganisationsReply,
     Question,
     ReceiptReply,
     Reply,
@@ -353,6 +355,26 @@ class LedgerClient:
         """A patient's consents, ended ones too; as the node says."""
         reply = await self._ask(GetConsents(_ID, pid), ConsentsReply, _as_it_is)
         return [decode_consent(data) for data in reply.consents]
+
+    async def organisations(self) -> dict[bytes, tuple[str, str]]:
+        """(public name, kind) of every organisation: the founders' from the genesis, others as f + 1 nodes say.
+
+        With fewer nodes to ask, as all of them say. Raises what went wrong at the last node, where none answers.
+        """
+        answers: list[set[tuple[bytes, str, str]]] = []
+        failure: Exception = Unavailable("no node to ask")
+        for node in self._links.in_order():
+            try:
+                reply = await self._ask_one(node, GetOrganisations(_ID), OrganisationsReply)
+                answers.append(set(reply.organisations))
+            except _FAULTS as error:
+                failure = error
+            if len(answers) > self.founding.validators.f:
+                break
+        if not answers:
+            raise failure
+        named = {identifier: (name, kind) for identifier, name, kind in set.intersection(*answers)}
+        return {**named, **{card.organisation: (card.name, card.kind) for card in self.founding.genesis.cards}}
 
     async def log(self, pid: bytes) -> VerifiedLog:
         """A patient's access log, verified to be complete up to a checkpoint."""

@@ -9,21 +9,34 @@ from typing import Literal
 from p2pledger.health.events import (
     AccessDecided,
     AnyEvent,
+    BreakGlassRateExceeded,
+    BreakGlassReviewed,
+    BreakGlassUsed,
     ConsentGranted,
     ConsentRevoked,
+    DeceasedMarked,
     IdentityRekeyed,
     KeyRevoked,
     KeyRotated,
+    ProxyGranted,
+    ProxyRevoked,
 )
 from p2pledger.primitives.ids import Bytes16
 
 Topic = Literal["access", "consent", "break-glass", "recovery"]
-"""`access`: every decision, broken glass too; `recovery`: whatever gives a person another key."""
+"""`access`: every decision, broken glass too; `consent`: proxies and deaths too, as they change who may; `recovery`:
+whatever gives a person another key."""
 
 _TOPICS: Mapping[type, frozenset[Topic]] = {
     AccessDecided: frozenset({"access"}),
     ConsentGranted: frozenset({"consent"}),
     ConsentRevoked: frozenset({"consent"}),
+    ProxyGranted: frozenset({"consent"}),
+    ProxyRevoked: frozenset({"consent"}),
+    DeceasedMarked: frozenset({"consent"}),
+    BreakGlassUsed: frozenset({"break-glass"}),
+    BreakGlassReviewed: frozenset({"break-glass"}),
+    BreakGlassRateExceeded: frozenset({"break-glass"}),
     KeyRotated: frozenset({"recovery"}),
     KeyRevoked: frozenset({"recovery"}),
     IdentityRekeyed: frozenset({"recovery"}),

@@ -5,6 +5,7 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta
 
 from p2pledger.chain.block import Header
+from p2pledger.chain.genesis import OrganisationKind, PublicName
 from p2pledger.chain.receipt import Executed, ReceiptProof
 from p2pledger.chain.statement import StatementKind
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
@@ -121,6 +122,12 @@ class GetLine(Record, frozen=True, tag=21):
     sequence: LineNumber
 
 
+class GetOrganisations(Record, frozen=True, tag=23):
+    """The public names of all organisations; for anybody. Reply: OrganisationsReply."""
+
+    id: U64
+
+
 class Cursor(Record, frozen=True):
     """A place in the chain: the transaction `index` of block `height`."""
 
@@ -147,7 +154,16 @@ class Subscribe(Record, frozen=True, tag=22):
 
 
 Question: TypeAlias = (
-    Submit | AwaitReceipt | GetStatus | GetBlock | GetState | GetLog | GetAccount | GetConsents | GetLine
+    Submit
+    | AwaitReceipt
+    | GetStatus
+    | GetBlock
+    | GetState
+    | GetLog
+    | GetAccount
+    | GetConsents
+    | GetLine
+    | GetOrganisations
 )
 """What has one reply."""
 Request: TypeAlias = Question | Subscribe
@@ -290,6 +306,11 @@ class LineReply(Record, frozen=True, tag=51):
     evidence: ReceiptEvidence
 
 
+class OrganisationsReply(Record, frozen=True, tag=53):
+    id: U64
+    organisations: tuple[tuple[Bytes16, PublicName, OrganisationKind], ...]
+
+
 class FeedItem(Record, frozen=True):
     """A transaction that a subscription is about."""
 
@@ -323,4 +344,5 @@ Reply: TypeAlias = (
     | ConsentsReply
     | LineReply
     | FeedReply
+    | OrganisationsReply
 )

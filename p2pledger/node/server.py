@@ -112,6 +112,9 @@ class Server:
                 self._demand_right(session, request.pid)
                 found = queries.consents_of(request.pid, self.engine.executor.state)
                 return api.ConsentsReply(request.id, found)
+            case api.GetOrganisations():
+                found_names = queries.organisations(self.engine.executor.state)
+                return api.OrganisationsReply(request.id, tuple((one.id, one.name, one.kind) for one in found_names))
             case _:
                 assert_never(request)
 

@@ -26,7 +26,9 @@ from p2pledger.network.api import (
     GetConsents,
     GetLine,
     GetLog,
+    GetOrganisations,
     GetState,
+    OrganisationsReply,
     ReceiptReply,
     Reply,
     Request,
@@ -102,6 +104,9 @@ class HonestNode:
                 return replace(chain.log_reply(request.pid, request.first, self.page_bytes), id=request.id)
             case GetLine():
                 return replace(chain.line_reply(request.pid, request.sequence), id=request.id)
+            case GetOrganisations():
+                known = queries.organisations(chain.state)
+                return OrganisationsReply(request.id, tuple((one.id, one.name, one.kind) for one in known))
             case GetConsents():
                 return ConsentsReply(request.id, queries.consents_of(request.pid, chain.state))
             case GetState():
