@@ -1,6 +1,7 @@
 """`python -m bench`: measures real clusters on this machine; README.md says what each figure means."""
 
 import argparse
+import math
 import os
 import shlex
 import shutil
@@ -38,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     if out.exists():
         raise InvalidInput(f"{out} exists already; results are never mixed")
     signal.signal(signal.SIGTERM, _interrupt)  # ends as Ctrl-C does: everything that was started is stopped
-    results = start(scenario, out, Show(), tuple(shlex.split(arguments.external or "")))
+    results = start(scenario, out, Show(), tuple(shlex.split(arguments.external or "")), arguments.minutes)
     report = write_report(out)
     for table in (tables.caliper(results.points), tables.latencies(results.points), tables.resources(results.points)):
         print(tables.plain(table))
@@ -119,6 +120,7 @@ def main() -> int:
     command.add_argument("--out", help=f"a new folder for the results; default {RESULTS}/NAME-TIME")
     command.add_argument("--seed", type=int, help="instead of the scenario's")
     command.add_argument("--time-scale", type=float, default=1.0, help="multiplies all durations and prefills")
+    command.add_argument("--minutes", type=float, default=math.inf, help="no stage begins after so many")
     command.add_argument("--external", metavar="COMMAND", help="also load the system behind this command; README.md")
     command.add_argument("--namespace", action="store_true", help="delay real packets; needs root; README.md")
     command.set_defaults(do=run)

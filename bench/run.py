@@ -1,5 +1,6 @@
 """A whole run: the environment, every stage and baseline, the results. Nothing that it starts outlives it."""
 
+import math
 import shutil
 import time
 from collections.abc import AsyncIterator
@@ -35,8 +36,14 @@ class Results(msgspec.Struct, frozen=True):
     """Stages and baselines that broke off, with the reason; what they had measured before is among the points."""
 
 
-async def run_scenario(scenario: Scenario, out: Path, show: Show, external: tuple[str, ...] = ()) -> Results:
-    """Run everything into the new folder `out`. What was measured before a failure or Ctrl-C is kept there."""
+async def run_scenario(
+    scenario: Scenario, out: Path, show: Show, external: tuple[str, ...] = (), minutes: float = math.inf
+) -> Results:
+    """Run everything into the new folder `out`. What was measured before a failure or Ctrl-C is kept there.
+
+    No stage begins after `minutes`; which ones did not is in the results.
+    """
+    ends = time.monotonic() + 60 * minutes
     out.mkdir(parents=True)
     work = out / "work"
     (out / SCENARIO).write_bytes(msgspec.json.format(msgspec.json.encode(scenario), indent=1))
@@ -53,6 +60,9 @@ async def run_scenario(scenario: Scenario, out: Path, show: Show, external: tupl
                 await run_baseline(name, scenario, work / name, points, missing, show)
         for stage in scenario.stages:
             for n in stage.n:
+                if time.monotonic() > ends:
+                    missing.append(f"stage {stage.name} n={n}: {minutes:g} minutes were over")
+                    continue
                 folder = work / f"{stage.name}-n{n}"
                 run = StageRun(stage, n, folder, out / "raw", scenario.seed, scenario.floor_seconds, show)
                 async with kept_apart(f"stage {stage.name} n={n}", failed, show):
@@ -85,10 +95,12 @@ def load_results(folder: Path) -> Results:
     return msgspec.json.decode((folder / RESULTS).read_bytes(), type=Results)
 
 
-def start(scenario: Scenario, out: Path, show: Show, external: tuple[str, ...] = ()) -> Results:
+def start(
+    scenario: Scenario, out: Path, show: Show, external: tuple[str, ...] = (), minutes: float = math.inf
+) -> Results:
     """`run_scenario` in an event loop of its own; raises what it raises, the first of several failures."""
     try:
-        return trio.run(run_scenario, scenario, out, show, external)
+        return trio.run(run_scenario, scenario, out, show, external, minutes)
     except BaseExceptionGroup as group:
         raise _first(group) from group
 
