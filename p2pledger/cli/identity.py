@@ -233,19 +233,22 @@ def revoke_key(connection: Connection, subject: bytes, key: bytes) -> None:
     from p2pledger.primitives.ids import AccountKey
 
     _submit(connection, KeyRevoke(subject, AccountKey(key)))
-    say("next: the person makes a new wallet, runs 'identity rekey', and this organisation cosigns it with 'tx sign'")
+    say("next: the person makes a new wallet and runs 'identity rekey'; this organisation and a witness 'tx sign'")
 
 
 @identity.command("rekey")
 @click.option("--subject", required=True, type=Hex(16), help="The id whose key was revoked.")
 @click.option("--organisation", metavar="NAME", help="The employer; the same as --at.")
+@click.option("--witness", required=True, metavar="NAME", help="Another organisation that has seen the person.")
 @click.option("--valid-for", "valid_ms", type=Span(), default="12h", show_default=True, help="Below 24h.")
 @click.option("--to", "target", type=FILE, help="Write the draft here. [default: stdout]")
 @with_connection
-def rekey(connection: Connection, subject: bytes, organisation: str | None, valid_ms: int, target: Path | None) -> None:
-    """Ask, with a new wallet, for its key in place of a revoked one: a draft that the employer cosigns with 'tx sign'.
+def rekey(
+    connection: Connection, subject: bytes, organisation: str | None, witness: str, valid_ms: int, target: Path | None
+) -> None:
+    """Ask, with a new wallet, for its key in place of a revoked one: a draft that two organisations cosign.
 
-    The wallet remembers the id.
+    The employer and the witness run 'tx sign'. The wallet remembers the id.
     """
     from p2pledger.cli.clock import now_ms
     from p2pledger.cli.tx import write_draft
@@ -261,10 +264,10 @@ def rekey(connection: Connection, subject: bytes, organisation: str | None, vali
     file = at.wallet_to_change()
     persona = file.keep(file.wallet.known_as(sponsor.organisation, subject)).wallet.at(sponsor.organisation)
     operation = IdentityRekey(subject, persona.account, persona.box.public)
-    expires = Millis(now_ms() + valid_ms)
-    draft = Draft.new(founding.chain, persona.account, Nonce(_FIRST), expires, [operation], [sponsor.account])
+    expires, cosigners = Millis(now_ms() + valid_ms), [sponsor.account, connection.card(witness).account]
+    draft = Draft.new(founding.chain, persona.account, Nonce(_FIRST), expires, [operation], cosigners)
     write_draft(draft.signed(persona.signing), target)
-    say(f"next: {sponsor.name} runs 'tx sign', then anybody 'tx submit'")
+    say(f"next: {sponsor.name} and {witness} run 'tx sign', one after the other, then anybody 'tx submit'")
 
 
 def _signer(connection: Connection, account: "SigningKey") -> "Signer":

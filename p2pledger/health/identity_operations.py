@@ -17,7 +17,7 @@ class KeyRevoke(Record, frozen=True, tag=8):
 
 
 class IdentityRekey(Record, frozen=True, tag=9):
-    """A new key for an identity whose key was revoked: sent by the new key, cosigned by the employer."""
+    """A new key in place of a revoked one: sent by the new key, cosigned by the employer and another organisation."""
 
     did: Bytes16
     key: AccountKey

@@ -1,8 +1,9 @@
 """A practitioner's key was stolen: the employer kills it at once, and both together put a new one in its place (F-22).
 
-Between the two blocks nobody acts as this person. The employer's own signature is not enough for the second: the new
-key signs as well, and the chain keeps both keys with the heights between which they counted. A patient's key is nobody
-else's to revoke.
+Between the two blocks nobody acts as this person. The employer's own signature is not enough for the second: another
+organisation witnesses that the person was there, or whoever stole an employer's account could become any of its people
+and read what patients opened to them. The new key signs as well, and the chain keeps both keys with the heights between
+which they counted. A patient's key is nobody else's to revoke.
 """
 
 from msgspec.structs import replace
@@ -36,12 +37,18 @@ def revoke_key(operation: KeyRevoke, call: Call, state: StateView) -> Outcome:
 
 
 def rekey(operation: IdentityRekey, call: Call, state: StateView) -> Outcome:
-    """A new key in place of a revoked one. Refused: E_ROLE, E_NOT_FOUND, E_STATE, E_SUSPENDED, E_DUP."""
+    """A new key in place of a revoked one.
+
+    Refused: E_NOT_FOUND, E_ROLE (not by the new key, or without the employer), E_COSIGNERS (without a witness), E_STATE
+    (nothing was revoked), E_SUSPENDED, E_DUP.
+    """
     identity = directory.identity_of(operation.did, state)
     if identity is None:
         raise Refused(Code.E_NOT_FOUND)
     if operation.key != call.author or not has_employer(operation, call, state):
         raise Refused(Code.E_ROLE)
+    if not _has_witness(identity.organisation, call, state):
+        raise Refused(Code.E_COSIGNERS)
     if identity.revoked is None:
         raise Refused(Code.E_STATE)
     if identity.is_suspended:
@@ -66,3 +73,9 @@ def has_employer(operation: IdentityRekey, call: Call, state: StateView) -> bool
     if identity is None or identity.kind == "patient":
         return False
     return directory.has_signed(identity.organisation, call, state)
+
+
+def _has_witness(employer: bytes, call: Call, state: StateView) -> bool:
+    """Whether another active organisation signed: no single key makes its owner somebody else (F-22)."""
+    others = (member for member in directory.organisations(state) if member.id != employer)
+    return any(member.is_active and member.account in call.cosigners for member in others)

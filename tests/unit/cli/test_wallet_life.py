@@ -212,9 +212,10 @@ def test_a_stolen_key_is_revoked_and_replaced(town: Town) -> None:
 
     run("wallet", "init", town.file("nurse 2"), "--no-passphrase")
     draft, signed = town.file("nurse 2.draft"), town.file("nurse 2.signed")
-    run("identity", "rekey", *town.as_person("nurse 2", NAMES[1]), *subject, "--to", draft)
+    run("identity", "rekey", *town.as_person("nurse 2", NAMES[1]), *subject, "--witness", NAMES[0], "--to", draft)
     run("tx", "sign", draft, *employer, "--to", signed)
-    run("tx", "submit", signed, *employer)
+    run("tx", "sign", signed, *town.as_organisation(), "--to", town.file("nurse 2.witnessed"))
+    run("tx", "submit", town.file("nurse 2.witnessed"), *employer)
     town.chain.tick()
     (row,) = rows("wallet", "who", *as_owner(town, "nurse 2"))
     assert row["id"] == did

@@ -71,26 +71,27 @@ def test_nobody_else_kills_it(world: World) -> None:
 
 
 def test_person_and_employer_put_a_new_key_in_its_place(world: World) -> None:
-    """F-20: one transaction of the new key, cosigned by the employer; credentials stay, consents mean the same did."""
+    """F-20: one transaction of the new key, cosigned by employer and witness; credentials and consents go on."""
     world.grant()
-    assert world.submit(NEW, REKEY, cosigners=[TAL]) == Code.E_STATE, "nothing was revoked"
+    assert world.submit(NEW, REKEY, cosigners=[TAL, SEE]) == Code.E_STATE, "nothing was revoked"
     world.submit(TAL, REVOKE)
-    assert world.submit(key("other"), REKEY, cosigners=[TAL]) == Code.E_UNKNOWN_SENDER
+    assert world.submit(key("other"), REKEY, cosigners=[TAL, SEE]) == Code.E_UNKNOWN_SENDER
     assert world.submit(NEW, REKEY) == Code.E_UNKNOWN_SENDER
-    assert world.submit(NEW, REKEY, cosigners=[BERG]) == Code.E_UNKNOWN_SENDER
-    (event,) = world.events(NEW, REKEY, cosigners=[TAL])
+    assert world.submit(NEW, REKEY, cosigners=[BERG, SEE]) == Code.E_UNKNOWN_SENDER
+    assert world.submit(NEW, REKEY, cosigners=[TAL]) == Code.E_COSIGNERS, "an employer alone becomes nobody (F-22)"
+    (event,) = world.events(NEW, REKEY, cosigners=[TAL, SEE])
     assert event == IdentityRekeyed(DID, STOLEN, REKEY.key)
     assert world.ask("again", NEW) == Code.OK
     assert world.ask("thief", DOCTOR) == Code.E_UNKNOWN_ACTOR
     back = replace(REKEY, key=STOLEN)
     world.submit(TAL, KeyRevoke(DID, REKEY.key))
-    assert world.submit(DOCTOR, back, cosigners=[TAL]) == Code.E_DUP, "a dead key stays dead"
+    assert world.submit(DOCTOR, back, cosigners=[TAL, SEE]) == Code.E_DUP, "a dead key stays dead"
 
 
 def test_a_suspended_person_gets_no_new_key(world: World) -> None:
     world.submit(TAL, REVOKE)
     world.submit(TAL, IdentitySuspend(DID))
-    assert world.submit(NEW, REKEY, cosigners=[TAL]) == Code.E_SUSPENDED
+    assert world.submit(NEW, REKEY, cosigners=[TAL, SEE]) == Code.E_SUSPENDED
     assert queries.role_of(REKEY.key, world.state) == queries.STRANGER
 
 
@@ -106,7 +107,7 @@ def test_every_key_keeps_the_heights_between_which_it_counted(world: World) -> N
     world.submit(TAL, REVOKE)
     (gone,) = periods(world, DID)
     assert gone.retired == world.height
-    world.submit(NEW, REKEY, cosigners=[TAL])
+    world.submit(NEW, REKEY, cosigners=[TAL, SEE])
     assert [period.key for period in periods(world, DID)] == [STOLEN, REKEY.key]
     assert [period.since for period in periods(world, id16("Berg"))] == [0]
 
@@ -198,12 +199,17 @@ def revoked_by_another_house(world: World) -> Code:
 
 
 def rekeyed_without_a_revocation(world: World) -> Code:
-    return world.submit(NEW, REKEY, cosigners=[TAL])
+    return world.submit(NEW, REKEY, cosigners=[TAL, SEE])
 
 
 def rekeyed_without_the_employer(world: World) -> Code:
     world.submit(TAL, REVOKE)
     return world.submit(NEW, REKEY, cosigners=[BERG])
+
+
+def rekeyed_without_a_witness(world: World) -> Code:
+    world.submit(TAL, REVOKE)
+    return world.submit(NEW, REKEY, cosigners=[TAL])
 
 
 def rotated_after_revocation(world: World) -> Code:
@@ -247,6 +253,7 @@ def rotated_to_a_key_of_nobody(world: World) -> Code:
             rekeyed_without_the_employer,
             Code.E_UNKNOWN_SENDER,
         ),
+        (Check(stolen_keys.rekey, "raise Refused(Code.E_COSIGNERS)"), rekeyed_without_a_witness, Code.E_COSIGNERS),
         (Check(directory.rotate_key, "identity.revoked is not None"), rotated_after_revocation, Code.E_NOT_OWNER),
         (Check(membership._decided_by_others, "raise Refused(Code.E_ROLE)"), stopped_by_one, Code.E_ROLE),
         (
