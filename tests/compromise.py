@@ -14,7 +14,6 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from p2pledger.chain import batch as batches
-from p2pledger.client.commitments import RecordRef
 from p2pledger.client.records import Custodian, Patient, seal_record
 from p2pledger.client.records import _open as open_sealed
 from p2pledger.client.records import _record_context as record_context
@@ -23,6 +22,7 @@ from p2pledger.consensus.certificates import check_certificate
 from p2pledger.consensus.messages import Certificate, Vote, ballot_statement
 from p2pledger.execution import keys as ledger_keys
 from p2pledger.health import queries
+from p2pledger.health.commitments import RecordRef
 from p2pledger.health.events import AccessDecided, decode_event
 from p2pledger.health.identity_operations import (
     IdentityRekey,
