@@ -9,7 +9,7 @@ Whether a share may be released is not asked here: `health/release.py` decides t
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import sha256
@@ -18,6 +18,9 @@ from p2pledger.primitives.ids import Bytes16, Bytes32
 from p2pledger.threshold.capsule import Label
 from p2pledger.threshold.group import Random
 from p2pledger.threshold.sealing import BoxSecret
+
+P = TypeVar("P")
+"""A share as its back-end reads it."""
 
 
 class Access(Record, frozen=True):
@@ -34,7 +37,7 @@ class Opened:
 
     content_key: bytes
     wrong: tuple[int, ...]
-    """Indices of the holders whose shares did not verify, ascending; the others were enough."""
+    """Indices of the holders whose shares were found wrong, ascending; the others were enough."""
 
 
 class TooFewShares(Unavailable):
@@ -71,7 +74,7 @@ class KeyRelease(Protocol):
         """The content key from the shares that came, by index of who sent them.
 
         Raises TooFewShares naming who is missing and who lied, InvalidInput or ProofError for a capsule that is no
-        capsule of this label. Only as many shares are verified as are needed.
+        capsule of this label. Only as many shares are looked at as are needed.
         """
 
 
@@ -94,25 +97,62 @@ def share_context(capsule: bytes, label: Label, access: Access, index: int, shar
     return encode((label, sha256(capsule), access, index, share_epoch))
 
 
-def take_good(
-    release: KeyRelease, shares: Mapping[int, bytes], verify: Callable[[int, bytes], bytes]
-) -> tuple[dict[int, bytes], tuple[int, ...]]:
-    """The first t good shares in the order of their indices, and the wrong ones met on the way; raises TooFewShares."""
-    good: dict[int, bytes] = {}
+def open_with(
+    release: KeyRelease,
+    shares: Mapping[int, bytes],
+    read: Callable[[int, bytes], P],
+    verify: Callable[[int, P], None],
+    unwrap: Callable[[dict[int, P]], bytes],
+) -> Opened:
+    """The content key from the first t shares that serve, in the order of their indices; raises TooFewShares.
+
+    At first they are only read, not verified: t good ones open the capsule, and what opens is authenticated. Only if it
+    does not open is each share verified, so that honest validators cost a reader nothing and a liar is named.
+    """
+    readable: dict[int, P] = {}
     wrong: list[int] = []
+    for index in sorted(shares):
+        try:
+            readable[index] = read(_known(index, release), shares[index])
+        except (InvalidInput, ProofError):
+            wrong.append(index)
+        if len(readable) == release.threshold:
+            try:
+                return Opened(unwrap(readable), tuple(wrong))
+            except (InvalidInput, ProofError):
+                break  # one of them lies
+    good, lies = _verified(release, shares, read, verify)
+    if len(good) < release.threshold:
+        missing = [index for index in release.holders if index not in shares]
+        raise TooFewShares(release.threshold, good, missing, lies)
+    return Opened(unwrap(good), tuple(lies))
+
+
+def _verified(
+    release: KeyRelease,
+    shares: Mapping[int, bytes],
+    read: Callable[[int, bytes], P],
+    verify: Callable[[int, P], None],
+) -> tuple[dict[int, P], list[int]]:
+    """The first t shares that verify, and the indices of those met on the way that do not."""
+    good: dict[int, P] = {}
+    lies: list[int] = []
     for index in sorted(shares):
         if len(good) == release.threshold:
             break
         try:
-            if index not in release.holders:
-                raise InvalidInput(f"holder {index} is none of {len(release.holders)}")
-            good[index] = verify(index, shares[index])
+            share = read(_known(index, release), shares[index])
+            verify(index, share)
+            good[index] = share
         except (InvalidInput, ProofError):
-            wrong.append(index)
-    if len(good) < release.threshold:
-        missing = [index for index in release.holders if index not in shares]
-        raise TooFewShares(release.threshold, good, missing, wrong)
-    return good, tuple(wrong)
+            lies.append(index)
+    return good, lies
+
+
+def _known(index: int, release: KeyRelease) -> int:
+    if index not in release.holders:
+        raise InvalidInput(f"holder {index} is none of {len(release.holders)}")
+    return index
 
 
 def _listed(indices: tuple[int, ...]) -> str:

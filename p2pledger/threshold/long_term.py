@@ -4,7 +4,8 @@
 2. A writer seals content keys to X (capsule.py).
 3. Holder i checks the capsule, computes D_i = x_i·U, proves log_B X_i = log_U D_i for this access, and seals both
    to the reader's key. Nothing is added to U: a reader's key that is chosen to cancel something has nothing to cancel.
-4. The reader verifies t proofs, names those that do not hold, and opens with x·U = Σ λ_i·D_i.
+4. The reader opens with x·U = Σ λ_i·D_i of any t; if that fails it verifies the proofs, names those that do not hold,
+   and opens with others.
 """
 
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from p2pledger.primitives.errors import InvalidInput, ProofError
 from p2pledger.primitives.ids import U64, Bytes32
 from p2pledger.threshold.capsule import Label, check_capsule, open_capsule, seal_capsule
 from p2pledger.threshold.group import Point, Random, Scalar, as_point, as_scalar, base_times, times
-from p2pledger.threshold.key_release import Access, Opened, share_context, take_good
+from p2pledger.threshold.key_release import Access, Opened, open_with, share_context
 from p2pledger.threshold.proofs import EqualLogs, check_equal_logs, prove_equal_logs
 from p2pledger.threshold.sealing import BoxSecret, seal
 from p2pledger.threshold.sharing import check_commitments, combine_points, public_share
@@ -103,21 +104,23 @@ class LongTerm:
         """The content key; raises TooFewShares, InvalidInput or ProofError."""
         _check_epoch(label, self.key)
         u = check_capsule(capsule, label)
-        good, wrong = take_good(
-            self, shares, lambda index, sealed: self._image(u, capsule, label, access, reader, index, sealed)
-        )
-        secret = combine_points({index: Point(image) for index, image in good.items()})
-        return Opened(open_capsule(capsule, label, secret), wrong)
 
-    def _image(
-        self, u: Point, capsule: bytes, label: Label, access: Access, reader: BoxSecret, index: int, sealed: bytes
-    ) -> Point:
-        """D_i out of a sealed share; raises InvalidInput or ProofError."""
-        context = share_context(capsule, label, access, index, self.key.share_epoch)
-        share = decode(ReleasedShare, reader.open(sealed, context), _SHARE_BYTES_MAX)
-        image = as_point(share.image)
-        check_equal_logs(share.proof, self.public_share(index), u, image, context)
-        return image
+        def context(index: int) -> bytes:
+            return share_context(capsule, label, access, index, self.key.share_epoch)
+
+        def read(index: int, sealed: bytes) -> tuple[Point, EqualLogs]:
+            share = decode(ReleasedShare, reader.open(sealed, context(index)), _SHARE_BYTES_MAX)
+            return as_point(share.image), share.proof
+
+        def verify(index: int, share: tuple[Point, EqualLogs]) -> None:
+            image, proof = share
+            check_equal_logs(proof, self.public_share(index), u, image, context(index))
+
+        def unwrap(good: dict[int, tuple[Point, EqualLogs]]) -> bytes:
+            secret = combine_points({index: image for index, (image, _) in good.items()})
+            return open_capsule(capsule, label, secret)
+
+        return open_with(self, shares, read, verify, unwrap)
 
 
 class LongTermHolder:

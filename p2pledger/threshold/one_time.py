@@ -4,7 +4,8 @@
 2. The capsule is (C_k = p_k·B, wrapped, and for each holder i the share p(i) sealed to its X25519 key for this label).
 3. Deposit: holder i opens its box and checks p(i)·B = Σ i^k·C_k. A record counts as deposited when t holders say so.
 4. Release: holder i checks again and seals p(i) to the reader's key.
-5. The reader checks each share in the same way, names those that are wrong, and interpolates p(0).
+5. The reader interpolates p(0) from any t; if that opens nothing it checks each share in the same way, and names those
+   that are wrong.
 
 No ceremony is needed, and the holders can be anybody: before there is a joint key, for emergencies, and for patients
 who choose their trustees. A capsule moved to another label opens for no holder.
@@ -22,7 +23,7 @@ from p2pledger.primitives.errors import InvalidInput, ProofError
 from p2pledger.primitives.ids import Bytes32
 from p2pledger.threshold.capsule import CONTENT_KEY_BYTES, WRAPPED_BYTES, Label
 from p2pledger.threshold.group import Point, Random, Scalar, as_scalar, random_scalar
-from p2pledger.threshold.key_release import Access, Opened, share_context, take_good
+from p2pledger.threshold.key_release import Access, Opened, open_with, share_context
 from p2pledger.threshold.sealing import SEALING_BYTES, BoxSecret, decrypt_once, encrypt_once, seal
 from p2pledger.threshold.sharing import Polynomial, check_commitments, check_share, combine
 
@@ -86,14 +87,13 @@ class OneTime:
         """The content key; raises TooFewShares, InvalidInput or ProofError."""
         parts, commitments = self.parse(capsule)
 
-        def verify(index: int, sealed: bytes) -> Scalar:
-            share = as_scalar(reader.open(sealed, share_context(capsule, label, access, index, _NO_EPOCH)))
-            check_share(share, commitments, index)
-            return share
+        def read(index: int, sealed: bytes) -> Scalar:
+            return as_scalar(reader.open(sealed, share_context(capsule, label, access, index, _NO_EPOCH)))
 
-        good, wrong = take_good(self, shares, verify)
-        secret = combine({index: Scalar(share) for index, share in good.items()})
-        return Opened(decrypt_once(_key(secret, label), parts.wrapped, encode(label)), wrong)
+        def unwrap(good: dict[int, Scalar]) -> bytes:
+            return decrypt_once(_key(combine(good), label), parts.wrapped, encode(label))
+
+        return open_with(self, shares, read, lambda index, share: check_share(share, commitments, index), unwrap)
 
     def parse(self, capsule: bytes) -> tuple[OneTimeCapsule, tuple[Point, ...]]:
         """The capsule and its commitments; raises InvalidInput where it is not for these holders."""
