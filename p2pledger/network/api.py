@@ -114,7 +114,8 @@ class GetConsents(Record, frozen=True, tag=17):
 class GetLine(Record, frozen=True, tag=21):
     """One line of a patient's log with the proof of its receipt; same right as GetLog. Reply: LineReply.
 
-    Failure(E_NOT_FOUND) where there is no such line, E_BUSY where no header has sealed its height yet.
+    Failure(E_NOT_FOUND) where there is no such line or its receipt's events were pruned, E_BUSY where no
+    header has sealed its height yet.
     """
 
     id: U64

@@ -4,7 +4,6 @@ It is read from stored receipts, height by height, never from what passed by: so
 node, without a gap. It keeps nothing for a subscriber. The events of a height are looked through once for everybody.
 """
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -29,6 +28,7 @@ HEIGHTS_PER_REPLY_MAX = 1_000
 """Heights without news between two replies: the place to go on from keeps moving."""
 ITEM_BYTES_MAX = 1024 * 1024
 _DIGESTS_MAX = 64
+"""Of the newest heights; pruning stays 99 below the tip."""
 _SLICE = 256
 """Receipts looked through before others get their turn."""
 
@@ -81,7 +81,7 @@ class Feed:
     next_block: Callable[[], Awaitable[None]]
     """Returns when another block was executed."""
     quiet_s: float = QUIET_S
-    _digests: "OrderedDict[Height, Sequence[_Entry]]" = field(default_factory=OrderedDict)
+    _digests: dict[Height, Sequence[_Entry]] = field(default_factory=dict)
     _digesting: trio.Lock = field(default_factory=trio.Lock)
 
     async def next_page(self, account: AccountKey, request: api.Subscribe, place: api.Cursor) -> api.FeedReply:
@@ -135,20 +135,25 @@ class Feed:
         return pid
 
     async def _digest(self, height: Height) -> Sequence[_Entry]:
-        """The transactions of a height that a feed tells of, looked through once for all who ask."""
+        """The transactions of a height that a feed tells of; of the newest heights looked through once for all.
+
+        Older ones are read anew each time: what was pruned meanwhile is not told from memory.
+        """
         async with self._digesting:
-            if height not in self._digests:
-                began, found = trio.current_time(), list[_Entry]()
-                receipts = self.history.receipts_at(height) if height else []
-                for start in range(0, len(receipts), _SLICE):
-                    found += filter(None, map(_entry, receipts[start : start + _SLICE]))
-                    await trio.lowlevel.checkpoint()
+            oldest = self._tip() - _DIGESTS_MAX
+            for known in [known for known in self._digests if known <= oldest]:
+                del self._digests[known]
+            if height in self._digests:
+                return self._digests[height]
+            began, found = trio.current_time(), list[_Entry]()
+            receipts = self.history.receipts_at(height) if height else []
+            for start in range(0, len(receipts), _SLICE):
+                found += filter(None, map(_entry, receipts[start : start + _SLICE]))
+                await trio.lowlevel.checkpoint()
+            if height > oldest:
                 self._digests[height] = found
-                if len(self._digests) > _DIGESTS_MAX:
-                    self._digests.popitem(last=False)
-                await trio.sleep(trio.current_time() - began)  # all replays together get half of the thread at most
-                return found
-            return self._digests[height]
+            await trio.sleep(trio.current_time() - began)  # all replays together get half of the thread at most
+            return found
 
     def _page(
         self, request: api.Subscribe, entries: Sequence[_Entry], person: Bytes16 | None, anchor: Anchor

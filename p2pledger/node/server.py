@@ -284,6 +284,8 @@ class Server:
         line = decode_line(data)
         receipts = self.engine.executor.receipts_at(line.height) if line.height <= self.ledger.tip() else []
         executed = next((one for one in receipts if one.receipt.transaction == line.transaction), None)
+        if executed is not None and executed.events is None:
+            raise Rejected(Code.E_NOT_FOUND, f"the events that prove line {request.sequence} were pruned")
         evidence = None if executed is None else self._evidence(executed)
         if evidence is None:
             raise Unavailable(f"height {line.height} of line {request.sequence} is not sealed by a header yet")

@@ -47,7 +47,7 @@ CLIENT_FRAME_BYTES_MAX = 1024 * 1024
 CLIENT_REPLY_BYTES_MAX = 8 * 1024 * 1024
 """The longest reply: a page of an access log with its proof."""
 LOG_PAGE_BYTES_MAX = 4 * 1024 * 1024
-"""Lines in one reply, some 10,000; the 64 headers of a proof take 2 MiB at most."""
+"""Lines in one reply, some 15,000; the 64 headers of a proof take 2 MiB at most."""
 
 SYNC_RANGE_BLOCKS_MAX = 64
 SYNC_RANGE_BYTES_MAX = 2 * 1024 * 1024

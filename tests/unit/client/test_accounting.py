@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import zlib
 from html import unescape
 from typing import Any
 
@@ -243,6 +244,19 @@ def test_the_pdf_is_one_with_the_same_text() -> None:
     assert pdf.startswith(b"%PDF-") and pdf.rstrip().endswith(b"%%EOF")
     assert pdf == to_pdf(accounted(*rows))
     assert to_pdf(accounted()).startswith(b"%PDF-")
+
+
+def test_the_pdf_says_what_the_page_says() -> None:
+    """Every word of the page, in its order, however the lines were broken."""
+    found = accounted(*rows_of(legal(), line("treated")), addresses={"Amt Agency": "1 Main Street"})
+    page = re.sub(r"<style>.*?</style>|<[^>]+>", " ", to_html(found).decode())
+    pdf = b"".join(
+        zlib.decompress(stream) for stream in re.findall(rb"stream\n(.*?)\nendstream", to_pdf(found), re.DOTALL)[:1]
+    )
+    shown = b" ".join(re.findall(rb"\((.*?)(?<!\\)\) Tj", pdf)).decode("latin-1")
+    squeezed = re.sub(r"\\([()])|[\s:]", r"\1", shown)
+    for words in unescape(page).split("  "):
+        assert re.sub(r"[\s:]", "", words) in squeezed, words
 
 
 def test_letters_that_the_font_lacks_are_named(tmp_path: Any) -> None:
