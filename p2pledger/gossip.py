@@ -11,7 +11,7 @@ from p2pledger.chain.batch import Batch
 from p2pledger.chain.transaction import Transaction
 from p2pledger.messages import Links, PeerMessage, Relay
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import encode
+from p2pledger.primitives.codec import Value, encode
 from p2pledger.primitives.crypto import Domain, SigningKey, signed_bytes, verify
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import BatchId, ChainId, NodeId
@@ -20,8 +20,7 @@ SEEN_PER_ORIGIN = 8192
 """Serials of relayed messages remembered per origin, against carrying one round in circles."""
 
 
-@dataclass(frozen=True, slots=True)
-class Transmission:
+class Transmission(Value, frozen=True):
     """Send these bytes to each of these nodes, over direct links."""
 
     nodes: tuple[NodeId, ...]

@@ -7,7 +7,7 @@ from msgspec import Meta
 from p2pledger.chain.block import Header
 from p2pledger.consensus.messages import Certificate, Signed
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, decode
+from p2pledger.primitives.codec import Record, Shape, decode
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import U64, BatchId, BlockHash, Epoch, Height, NodeId, Signature, View
 
@@ -136,10 +136,12 @@ PeerMessage: TypeAlias = (
     | Relay
 )
 
+_MESSAGE: Shape[PeerMessage] = Shape(PeerMessage)
+
 
 def parse_message(data: bytes) -> PeerMessage:
     """The message whose canonical bytes are `data`; raises InvalidInput."""
     if not data:
         raise InvalidInput("empty message")
-    message: PeerMessage = decode(PeerMessage, data, limits.FRAME_BYTES_MAX)  # type: ignore[arg-type]
+    message: PeerMessage = decode(_MESSAGE, data, limits.FRAME_BYTES_MAX)
     return message

@@ -1,46 +1,41 @@
 """What a replica asks for, to be performed in order: durable before spoken."""
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from p2pledger.chain.block import Header
 from p2pledger.consensus.journal import CommittedRecord, JournalRecord
 from p2pledger.consensus.messages import Certificate, Message, Signed
+from p2pledger.primitives.codec import Value
 from p2pledger.primitives.ids import BlockHash, Epoch, Height, ValidatorId, View
 
 
-@dataclass(frozen=True, slots=True)
-class Persist:
+class Persist(Value, frozen=True):
     """Make durable before performing any later effect."""
 
     record: JournalRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Broadcast:
+class Broadcast(Value, frozen=True):
     """Sign, send to all validators, and hand the signed message back as Received."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class SendSigned:
+class SendSigned(Value, frozen=True):
     """Send something already signed to one validator, or to all (None)."""
 
     to: ValidatorId | None
     signed: Signed
 
 
-@dataclass(frozen=True, slots=True)
-class SendCertificate:
+class SendCertificate(Value, frozen=True):
     """Send a commit certificate to one validator."""
 
     to: ValidatorId
     certificate: Certificate
 
 
-@dataclass(frozen=True, slots=True)
-class SendStatus:
+class SendStatus(Value, frozen=True):
     """Tell all validators where this replica stands (P16)."""
 
     epoch: Epoch
@@ -49,13 +44,11 @@ class SendStatus:
     committed: Height
 
 
-@dataclass(frozen=True, slots=True)
-class SendInquiry:
+class SendInquiry(Value, frozen=True):
     """Ask all validators what they hold that this replica signed (P20)."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetTimer:
+class SetTimer(Value, frozen=True):
     """Fire TimerFired(timer, generation) after `delay_ms`; an earlier one of that timer is void."""
 
     timer: Literal["progress", "retransmit"]
@@ -63,15 +56,13 @@ class SetTimer:
     delay_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class StopTimer:
+class StopTimer(Value, frozen=True):
     """No timer of this name is wanted now."""
 
     timer: Literal["progress", "retransmit"]
 
 
-@dataclass(frozen=True, slots=True)
-class BuildProposal:
+class BuildProposal(Value, frozen=True):
     """Answer with ProposalBuilt as soon as there is something to propose on top of `parent`."""
 
     epoch: Epoch
@@ -79,8 +70,7 @@ class BuildProposal:
     parent: Header
 
 
-@dataclass(frozen=True, slots=True)
-class CheckProposal:
+class CheckProposal(Value, frozen=True):
     """Answer with ProposalChecked once the block is found good (P3); stay silent if it is bad."""
 
     epoch: Epoch
@@ -89,67 +79,58 @@ class CheckProposal:
     parent: Header
 
 
-@dataclass(frozen=True, slots=True)
-class FetchHeader:
+class FetchHeader(Value, frozen=True):
     """Answer with HeaderLearned: a certificate names this block and nobody here knows it."""
 
     height: Height
     block_hash: BlockHash
 
 
-@dataclass(frozen=True, slots=True)
-class FetchBodies:
+class FetchBodies(Value, frozen=True):
     """Answer with BlockHeld once all bodies of this header are at hand."""
 
     header: Header
 
 
-@dataclass(frozen=True, slots=True)
-class CommitBlock:
+class CommitBlock(Value, frozen=True):
     """Apply: append durably and execute. Heights come gapless and in order."""
 
     record: CommittedRecord
 
 
-@dataclass(frozen=True, slots=True)
-class SyncBlocks:
+class SyncBlocks(Value, frozen=True):
     """The chain is further on than the window (P21): fetch blocks up to this certificate, answer with CaughtUp."""
 
     certificate: Certificate
 
 
-@dataclass(frozen=True, slots=True)
-class ViewEntered:
+class ViewEntered(Value, frozen=True):
     """For logs and metrics."""
 
     view: View
 
 
-@dataclass(frozen=True, slots=True)
-class ViewLeft:
+class ViewLeft(Value, frozen=True):
     """For logs and metrics; also the moment to push pending batches again (P9)."""
 
     view: View
     target: View
 
 
-@dataclass(frozen=True, slots=True)
-class ReportEquivocation:
+class ReportEquivocation(Value, frozen=True):
     """Two different signed messages of one author for one slot (P14)."""
 
     first: Signed
     second: Signed
 
 
-@dataclass(frozen=True, slots=True)
-class ReportRollback:
+class ReportRollback(Value, frozen=True):
     """Somebody holds a statement of ours that our journal does not know: nothing is signed for now (P20)."""
 
     forgotten: Message
 
 
-@dataclass(frozen=True, slots=True)
-class Halt:
+class Halt(Value, frozen=True):
     """What must not happen with at most f faults did happen: stop loudly."""
 
     reason: str

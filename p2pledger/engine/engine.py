@@ -41,6 +41,7 @@ from p2pledger.engine.events import (
     SignMessage,
     Stop,
     Submitted,
+    SubmittedTogether,
     VerifyMessage,
     Woke,
     Write,
@@ -199,7 +200,9 @@ class Engine:
             case OwnSigned():
                 return self._on_own(event.signed)
             case Submitted():
-                return self._on_submitted(event)
+                return iter((self._on_submitted(event),))
+            case SubmittedTogether():
+                return map(self._on_submitted, event.submissions)
             case Woke():
                 return self._on_woke()
             case LinkUp():
@@ -409,13 +412,13 @@ class Engine:
 
     # Batches
 
-    def _on_submitted(self, event: Submitted) -> Iterator[EngineEffect]:
+    def _on_submitted(self, event: Submitted) -> Answer:
         code, detail = Code.OK, ""
         try:
             self.admission.admit(event.transaction, self._agenda.now)
         except Rejected as refusal:
             code, detail = refusal.code, refusal.detail
-        yield Answer(event.ticket, event.transaction.id, code, detail)
+        return Answer(event.ticket, event.transaction.id, code, detail)
 
     def _update_work(self) -> Iterator[EngineEffect]:
         """P8: the timer runs while transactions, unsealed roots or a due heartbeat wait."""

@@ -1,7 +1,6 @@
 """What can happen to a node's engine, and what it asks its driver to do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from p2pledger.chain.batch import Batch
@@ -11,12 +10,12 @@ from p2pledger.consensus.events import Verified
 from p2pledger.consensus.messages import Message, Signed
 from p2pledger.engine.ports import LedgerWrite, StateFlush
 from p2pledger.gossip import Transmission
+from p2pledger.primitives.codec import Value
 from p2pledger.primitives.errors import Code
 from p2pledger.primitives.ids import BatchId, Height, NodeId, TransactionId
 
 
-@dataclass(frozen=True, slots=True)
-class Now:
+class Now(Value, frozen=True):
     """The moment of an event: a monotonic clock for patience, the wall clock for block time. Milliseconds."""
 
     monotonic_ms: int
@@ -26,36 +25,31 @@ class Now:
 # Events
 
 
-@dataclass(frozen=True, slots=True)
-class LinkUp:
+class LinkUp(Value, frozen=True):
     """A direct, authenticated link to a member stands."""
 
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class LinkDown:
+class LinkDown(Value, frozen=True):
     node: NodeId
 
 
-@dataclass(frozen=True, slots=True)
-class FromPeer:
+class FromPeer(Value, frozen=True):
     """One message's bytes over a direct link."""
 
     node: NodeId
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class MessageVerified:
+class MessageVerified(Value, frozen=True):
     """The answer to VerifyMessage; bad ones are answered with MessageBad."""
 
     node: NodeId
     verified: Verified
 
 
-@dataclass(frozen=True, slots=True)
-class MessageBad:
+class MessageBad(Value, frozen=True):
     """A message or batch whose signatures do not hold."""
 
     node: NodeId
@@ -67,8 +61,7 @@ class MessageBad:
     """The origin that has signed this batch all the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class BatchVerified:
+class BatchVerified(Value, frozen=True):
     """The answer to VerifyBatch; bad ones are answered with MessageBad."""
 
     node: NodeId
@@ -78,85 +71,90 @@ class BatchVerified:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class OwnSigned:
+class OwnSigned(Value, frozen=True):
     """The answer to SignMessage."""
 
     signed: Signed
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
+class Submitted(Value, frozen=True):
     """A client's transaction, well formed, its signatures checked."""
 
     ticket: int
     transaction: Transaction
 
 
-@dataclass(frozen=True, slots=True)
-class Woke:
+class SubmittedTogether(Value, frozen=True):
+    """All that were checked since the last turn: what any event may make possible is looked at once for them."""
+
+    submissions: Sequence[Submitted]
+
+
+class Woke(Value, frozen=True):
     """A deadline that the engine asked for may have passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flushed:
+class Flushed(Value, frozen=True):
     """The answer to Flush."""
 
     height: Height
 
 
 EngineEvent: TypeAlias = (
-    LinkUp | LinkDown | FromPeer | MessageVerified | MessageBad | BatchVerified | OwnSigned | Submitted | Woke | Flushed
+    LinkUp
+    | LinkDown
+    | FromPeer
+    | MessageVerified
+    | MessageBad
+    | BatchVerified
+    | OwnSigned
+    | Submitted
+    | SubmittedTogether
+    | Woke
+    | Flushed
 )
 
 # Effects, to be performed in order; all Writes of one turn are made durable together before anything else of it
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Value, frozen=True):
     """Make durable before performing any effect that is not a Write."""
 
     write: LedgerWrite
 
 
-@dataclass(frozen=True, slots=True)
-class SignMessage:
+class SignMessage(Value, frozen=True):
     """Sign with the consensus key and answer with OwnSigned; only after the Writes before it are durable."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyMessage:
+class VerifyMessage(Value, frozen=True):
     """Check the signatures of an agreement message."""
 
     node: NodeId
     signed: Signed
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyBatch:
+class VerifyBatch(Value, frozen=True):
     """Check every signature of a batch."""
 
     node: NodeId
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Transmit:
+class Transmit(Value, frozen=True):
     transmission: Transmission
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnect:
+class Disconnect(Value, frozen=True):
     """A peer broke the protocol."""
 
     node: NodeId
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Value, frozen=True):
     """What became of a submission: taken in (OK) or turned away."""
 
     ticket: int
@@ -165,8 +163,7 @@ class Answer:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class BlockExecuted:
+class BlockExecuted(Value, frozen=True):
     """Receipts of a durable block, for those who wait for them."""
 
     height: Height
@@ -178,23 +175,20 @@ class BlockExecuted:
     alarms: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Flush:
+class Flush(Value, frozen=True):
     """Write to the state store in the background and answer with Flushed."""
 
     flush: StateFlush
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(Value, frozen=True):
     """For logs and metrics: a past-tense name and values that are never personal."""
 
     name: str
     values: tuple[tuple[str, str | int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Value, frozen=True):
     """Go down loudly; `is_divergence` is P22."""
 
     reason: str

@@ -207,6 +207,12 @@ class Executor:
         self.state_roots[height] = root
         self.checkpoint = height
 
+    def learn_tree(self) -> None:
+        """Read the tree of the last checkpoint before there is work, so that the first one to come need not."""
+        if self._nodes is None:
+            self._nodes = tree.Nodes(self._read_tree)
+        self._nodes.learn(self._read_tree)
+
     def _read_tree(self, key: bytes) -> bytes | None:
         for layer in (self._tree, self._tree_frozen):
             if key in layer:

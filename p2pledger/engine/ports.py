@@ -7,33 +7,30 @@ it after a crash; it could be deleted and rebuilt.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from p2pledger.chain.pruned import PrunedBatch
 from p2pledger.chain.receipt import Executed
 from p2pledger.consensus.journal import CommittedRecord, JournalRecord
+from p2pledger.primitives.codec import Value
 from p2pledger.primitives.ids import BatchId, Height
 from p2pledger.state.view import StateView, Writes
 
 
-@dataclass(frozen=True, slots=True)
-class PutJournal:
+class PutJournal(Value, frozen=True):
     """Write a journal record; a vote that contradicts a recorded one raises StoreError and nothing is written."""
 
     record: JournalRecord
 
 
-@dataclass(frozen=True, slots=True)
-class PutBody:
+class PutBody(Value, frozen=True):
     """Keep a batch body: its block is about to be prepared or committed."""
 
     id: BatchId
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class AppendBlock:
+class AppendBlock(Value, frozen=True):
     """Append the next committed block and prune the journal at and below it.
 
     Raises StoreError unless height = tip + 1, parent = tip's hash, and every body is in the store or this write.
@@ -42,13 +39,11 @@ class AppendBlock:
     record: CommittedRecord
 
 
-@dataclass(frozen=True, slots=True)
-class LiftHalt:
+class LiftHalt(Value, frozen=True):
     """Drop the halt mark: a fresh execution of the whole chain agrees with it (P22). Votes and locks stay."""
 
 
-@dataclass(frozen=True, slots=True)
-class PutPruned:
+class PutPruned(Value, frozen=True):
     """Keep what is left of a batch in the place of its body, or of none: the members have approved it.
 
     Raises StoreError unless it is well formed; whether it is that batch is for the caller to know (`check_batches`).
@@ -86,8 +81,7 @@ class LedgerStore(Protocol):
         """All journal records above the committed floor."""
 
 
-@dataclass(frozen=True, slots=True)
-class Forgetting:
+class Forgetting(Value, frozen=True):
     """A step in carrying out a pruning that was approved; docs/decisions/0021-pruning.md."""
 
     number: int
@@ -98,8 +92,7 @@ class Forgetting:
     """(height, index) of receipts whose events go now."""
 
 
-@dataclass(frozen=True, slots=True)
-class StateFlush:
+class StateFlush(Value, frozen=True):
     """Everything executed since the last flush, to be written in one transaction with its height."""
 
     height: Height

@@ -42,7 +42,7 @@ from p2pledger.health.vocabulary import (
     Schema,
 )
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, Shape, decode, encode
+from p2pledger.primitives.codec import Record, Shape, decode, decode_again, encode
 from p2pledger.primitives.crypto import Domain, SigningKey, signed_bytes, tagged_hash
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import AccountKey, Bytes16, Bytes32, Bytes64, ChainId, Millis, Signature
@@ -300,6 +300,9 @@ _TAGS = frozenset(
     {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 20, 21, 22, 23, 24, 30, 31, *range(40, 45), 60, EVIDENCE_TAG}
 )
 
+REMEMBERED_BYTES_MAX = 1_024
+"""Who takes a transaction in reads its operations three times: twice at the door, once in the block."""
+
 
 def decode_operations(data: bytes) -> tuple[AnyOperation, ...]:
     """The operations whose canonical bytes are `data`.
@@ -307,7 +310,8 @@ def decode_operations(data: bytes) -> tuple[AnyOperation, ...]:
     Raises Rejected: E_UNKNOWN_KIND (judged by the first operation), E_FORMAT, E_TOO_LARGE, E_ALONE.
     """
     try:
-        operations = decode(_OPERATIONS, data, limits.TRANSACTION_BYTES_MAX)
+        few = decode_again if len(data) <= REMEMBERED_BYTES_MAX else decode
+        operations: tuple[AnyOperation, ...] = few(_OPERATIONS, data, limits.TRANSACTION_BYTES_MAX)
     except InvalidInput as error:
         kind = _first_tag(data)
         if kind is not None and kind not in _TAGS:

@@ -23,7 +23,7 @@ from p2pledger.network.outbox import Outbox
 from p2pledger.network.tls import tls_reason
 from p2pledger.network.transport import TLS_OVER_TCP, Secured, Transport
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import decode, encode
+from p2pledger.primitives.codec import Shape, decode, encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import (
     Code,
@@ -50,6 +50,7 @@ _DETAIL_CHARS_MAX = 500
 _FAREWELL_S = 2.0
 """Time to write the last replies to a client whose session ends."""
 _RECEIVE_BYTES = 64 * 1024
+_REQUEST: Shape[Request] = Shape(Request)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -358,7 +359,7 @@ class ClientServer:
 
 def _parse_request(body: bytes) -> Request:
     try:
-        request: Request = decode(Request, body, limits.CLIENT_FRAME_BYTES_MAX)  # type: ignore[arg-type]
+        request: Request = decode(_REQUEST, body, limits.CLIENT_FRAME_BYTES_MAX)
     except InvalidInput as error:
         raise InvalidInput(f"not a request in its canonical spelling: {error.__cause__}") from error
     return request

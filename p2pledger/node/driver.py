@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 import trio
 
+from p2pledger.chain.transaction import Transaction
 from p2pledger.consensus.messages import Message, Signed, statement
 from p2pledger.engine.engine import Engine
 from p2pledger.engine.events import (
@@ -32,6 +33,7 @@ from p2pledger.engine.events import (
     SignMessage,
     Stop,
     Submitted,
+    SubmittedTogether,
     Transmit,
     VerifyBatch,
     VerifyMessage,
@@ -90,6 +92,8 @@ class Driver:
     _wake: trio.Event = field(default_factory=trio.Event)
     _room: trio.Event = field(default_factory=trio.Event)
     _answers: dict[int, Callable[[Answer], None]] = field(default_factory=dict)
+    _submitted: list[Submitted] = field(default_factory=list)
+    """Since the last turn."""
     _ticket: int = 0
     _floor_at: int = 0
     _block_at: float = 0.0
@@ -121,17 +125,19 @@ class Driver:
         """Check a client's signatures, then call its `done`."""
         self.verifier.ask_submission(job)
 
-    def hand_in(self, submitted_of: Callable[[int], Submitted], answered: Callable[[Answer], None]) -> None:
+    def hand_in(self, transaction: Transaction, answered: Callable[[Answer], None]) -> None:
         """Give a checked transaction to the engine; `answered` is called with what it says."""
         self._ticket += 1
         self._answers[self._ticket] = answered
-        self.post(submitted_of(self._ticket))
+        self._submitted.append(Submitted(self._ticket, transaction))
+        self._wake.set()
 
     # Tasks
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Recover, then serve until cancelled. Raises what stops a node: StoreError, Divergence."""
         await self._perform(self.engine.start())
+        self.engine.executor.learn_tree()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read_links)
             nursery.start_soon(self.verifier.run)
@@ -141,7 +147,7 @@ class Driver:
 
     async def _turns(self) -> None:
         while True:
-            if not self._inbox:
+            if not (self._inbox or self._submitted):
                 self._wake = trio.Event()
                 wake = self.engine.next_wake()
                 if wake is None:
@@ -151,6 +157,9 @@ class Driver:
                         await self._wake.wait()
             effects: list[EngineEffect] = []
             began_s = time.thread_time()
+            if self._submitted:
+                together, self._submitted = SubmittedTogether(self._submitted), []
+                effects += self.engine.handle(together, self.now)
             for _ in range(min(EVENTS_PER_TURN, len(self._inbox))):
                 effects += self.engine.handle(self._inbox.popleft(), self.now)
             wake = self.engine.next_wake()

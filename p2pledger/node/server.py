@@ -13,7 +13,7 @@ from p2pledger.chain.receipt import Executed, ReceiptProof
 from p2pledger.chain.transaction import Transaction, parse
 from p2pledger.consensus.anchor import ANCHOR_HEADERS_MAX, Anchor, ReceiptEvidence
 from p2pledger.engine.engine import Engine
-from p2pledger.engine.events import Answer, BlockExecuted, Submitted
+from p2pledger.engine.events import Answer, BlockExecuted
 from p2pledger.engine.ports import LedgerStore, StateSnapshot, StateStore
 from p2pledger.execution import keys
 from p2pledger.health import queries
@@ -154,7 +154,7 @@ class Server:
             if refusal is not None:
                 answered(Answer(0, checked.id, refusal.code, refusal.detail))
             else:
-                self.driver.hand_in(lambda ticket: Submitted(ticket, checked), answered)
+                self.driver.hand_in(checked, answered)
 
         self.driver.submit(Submission(transaction, verified))
         await ready.wait()

@@ -62,6 +62,11 @@ def value_hash(value: bytes) -> bytes:
     return sha256(value).digest()
 
 
+def bucket_hash(record: bytes) -> bytes:
+    """Of a bucket's record as a whole, since every proof shows all of it."""
+    return merkle.leaf_hash(record) if record else merkle.EMPTY_ROOT
+
+
 def update(read: Read, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, dict[bytes, bytes | None]]:
     """As `Nodes.update`, for a tree that is changed once."""
     return Nodes(read).update(read, changes)
@@ -99,7 +104,7 @@ class Nodes:
             new = _changed(old, pairs)
             if new != old:
                 writes[key] = new or None
-                self._levels[0][32 * bucket : 32 * bucket + 32] = merkle.root(_pairs(new))
+                self._levels[0][32 * bucket : 32 * bucket + 32] = bucket_hash(new)
                 changed.add(bucket)
         for level in range(1, LEVELS + 1):
             changed = {index >> 1 for index in changed}
@@ -111,6 +116,12 @@ class Nodes:
                     writes[_node_key(level, index)] = None if value == EMPTY[level] else value
         return bytes(self._levels[LEVELS]), writes
 
+    def learn(self, read: Read) -> None:
+        """Read every bucket now rather than when it changes."""
+        for group, is_known in enumerate(self._is_known):
+            if not is_known:
+                self._learn(read, group)
+
     def _hash_level(self, level: int, indexes: Iterable[int]) -> None:
         """Anew from the level below: two siblings stand side by side there."""
         below, own = self._levels[level - 1], self._levels[level]
@@ -120,13 +131,15 @@ class Nodes:
     def _learn(self, read: Read, group: int) -> None:
         """The levels that are not stored, from the buckets."""
         first, size = group << STORED_FROM, 1 << STORED_FROM
+        self._is_known[group] = 1
+        if self._levels[STORED_FROM][32 * group : 32 * group + 32] == EMPTY[STORED_FROM]:
+            return
         for bucket in range(first, first + size):
             record = read(_bucket_key(bucket))
             if record:
-                self._levels[0][32 * bucket : 32 * bucket + 32] = merkle.root(_pairs(record))
+                self._levels[0][32 * bucket : 32 * bucket + 32] = bucket_hash(record)
         for level in range(1, STORED_FROM):
             self._hash_level(level, range(first >> level, (first + size) >> level))
-        self._is_known[group] = 1
 
 
 def _by_bucket(changes: Mapping[bytes, bytes | None]) -> dict[int, dict[bytes, bytes | None]]:
@@ -155,7 +168,7 @@ def bucket_pairs(read: Read, hashed: bytes) -> dict[bytes, bytes]:
 
 def rebuilt_root(read: Read) -> bytes:
     """The root computed from the buckets alone, in which no stored node has a say: for audits."""
-    level = [merkle.root(_pairs(read(_bucket_key(bucket)) or b"")) for bucket in range(2**LEVELS)]
+    level = [bucket_hash(read(_bucket_key(bucket)) or b"") for bucket in range(2**LEVELS)]
     while len(level) > 1:
         level = [merkle.node_hash(level[i], level[i + 1]) for i in range(0, len(level), 2)]
     return level[0]
@@ -196,7 +209,7 @@ def check_state_proof(proof: StateProof, key: bytes, value: bytes | None, root: 
 
 def proof_root(proof: StateProof, index: int) -> bytes:
     """The root that the proof's bucket has when it stands at `index`."""
-    value = merkle.root([hashed + digest for hashed, digest in proof.leaves])
+    value = bucket_hash(b"".join(hashed + digest for hashed, digest in proof.leaves))
     for level, sibling in enumerate(proof.path):
         is_right = (index >> level) & 1
         value = merkle.node_hash(sibling, value) if is_right else merkle.node_hash(value, sibling)
@@ -220,7 +233,7 @@ def _node(read: Read, level: int, index: int) -> bytes:
     if level >= STORED_FROM:
         return read(_node_key(level, index)) or EMPTY[level]
     if level == 0:
-        return merkle.root(_pairs(read(_bucket_key(index)) or b""))
+        return bucket_hash(read(_bucket_key(index)) or b"")
     return merkle.node_hash(_node(read, level - 1, 2 * index), _node(read, level - 1, 2 * index + 1))
 
 

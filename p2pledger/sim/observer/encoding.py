@@ -132,7 +132,7 @@ def state_root(state: dict[bytes, bytes]) -> bytes:
     for key, value in state.items():
         key_hash = tagged_hash(b"p2pl/state-key/1", key)
         buckets.setdefault(int.from_bytes(key_hash[:2], "big"), []).append(key_hash + sha256(value).digest())
-    level = {bucket: merkle_root([leaf(pair) for pair in sorted(pairs)]) for bucket, pairs in buckets.items()}
+    level = {bucket: leaf(b"".join(sorted(pairs))) for bucket, pairs in buckets.items()}
     for height in range(16):
         empty = _EMPTY[height]
         level = {
