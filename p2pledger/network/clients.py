@@ -13,7 +13,18 @@ from functools import partial
 import structlog
 import trio
 
-from p2pledger.network.api import Challenge, Cursor, Failure, FeedReply, Question, Reply, Request, Subscribe, Welcome
+from p2pledger.network.api import (
+    Challenge,
+    Cursor,
+    Failure,
+    FeedReply,
+    Question,
+    Reply,
+    Request,
+    Submit,
+    Subscribe,
+    Welcome,
+)
 from p2pledger.network.authentication import check_hello
 from p2pledger.network.budget import Budget, Rates
 from p2pledger.network.connection import ClientConnection, connect
@@ -64,6 +75,8 @@ class Session:
 
 
 Handler = Callable[[Session, Question], Awaitable[Reply]]
+Taker = Callable[[Submit, Callable[[Reply | Rejected], None]], None]
+"""Takes a submission in and calls back once, now or later; may raise as a handler does, and then does not call."""
 Feeder = Callable[[Session, Subscribe, Cursor], Awaitable[FeedReply]]
 """The next reply of a subscription from a place on; waits until there is one."""
 
@@ -121,6 +134,7 @@ class _Connection:
 
 class ClientServer:
     """Serves clients. `handler` answers one request, `feeder` goes on with a subscription, `role_of` knows accounts.
+    `taker` answers submissions instead of the handler: there are so many that a task for each would cost too much.
 
     The handler's InvalidInput, Rejected, Refused and Unavailable become a Failure; StoreError, Divergence and failed
     assertions stop the node; anything else is a bug that costs one reply and a line in the log, because no client may
@@ -135,6 +149,7 @@ class ClientServer:
         handler: Handler,
         role_of: Callable[[AccountKey], str],
         *,
+        taker: Taker | None = None,
         feeder: Feeder | None = None,
         settings: ClientSettings | None = None,
         transport: Transport = TLS_OVER_TCP,
@@ -148,6 +163,7 @@ class ClientServer:
         self._per_account: Counter[AccountKey] = Counter()
         self._chain = chain
         self._handler = handler
+        self._taker = taker
         self._feeder = feeder
         self._role_of = role_of
         self._transport = transport
@@ -268,7 +284,10 @@ class ClientServer:
                     request = _parse_request(body)
                     await _take(connection.slots)
                     self.counters.requests += 1
-                    requests.start_soon(self._answer, connection, request)
+                    if isinstance(request, Submit) and self._taker is not None:
+                        self._take_in(connection, request, self._taker)
+                    else:
+                        requests.start_soon(self._answer, connection, request)
                 pause_s = connection.budget.spend(len(data), decoder.frames - before, trio.current_time())
                 if pause_s:
                     self.counters.throttled += 1
@@ -291,6 +310,17 @@ class ClientServer:
             handler = self._handler
             self._reply(connection, await self._tried(request, lambda: handler(connection.session, request)))
         connection.slots.release()
+
+    def _take_in(self, connection: _Connection, request: Submit, taker: Taker) -> None:
+        def decided(reply: Reply | Rejected) -> None:
+            connection.slots.release()
+            self._reply(connection, _in_words(request, reply) if isinstance(reply, Rejected) else reply)
+
+        try:
+            taker(request, decided)
+        except Exception as error:
+            connection.slots.release()
+            self._reply(connection, self._failure(request, error))
 
     async def _feed(self, connection: _Connection, request: Subscribe) -> None:
         """Reply after reply, each made when the one before has almost been read: nothing piles up here."""
@@ -331,21 +361,26 @@ class ClientServer:
     async def _tried(self, request: Request, answer: Callable[[], Awaitable[Reply]]) -> Reply:
         try:
             return await answer()
-        except Rejected as error:
-            return Failure(request.id, error.code, error.detail[:_DETAIL_CHARS_MAX])
-        except Refused as refused:
-            return Failure(request.id, refused.code, refused.code.name)
-        except InvalidInput as error:
-            return Failure(request.id, Code.E_FORMAT, str(error)[:_DETAIL_CHARS_MAX])
-        except Unavailable as error:
-            return Failure(request.id, Code.E_BUSY, str(error)[:_DETAIL_CHARS_MAX])
-        except (StoreError, Divergence, AssertionError):
-            raise
         except Exception as error:
-            # Only kinds and places: the values in it could be a patient's.
-            self.counters.handler_errors += 1
-            _log.error("request_failed", request=type(request).__name__, error=type(error).__name__, at=_place(error))
-            return Failure(request.id, Code.E_INTERNAL, "this node made a mistake")
+            return self._failure(request, error)
+
+    def _failure(self, request: Request, error: Exception) -> Failure:
+        """What the client is told; raises what stops the node."""
+        match error:
+            case Rejected():
+                return _in_words(request, error)
+            case Refused():
+                return Failure(request.id, error.code, error.code.name)
+            case InvalidInput():
+                return Failure(request.id, Code.E_FORMAT, str(error)[:_DETAIL_CHARS_MAX])
+            case Unavailable():
+                return Failure(request.id, Code.E_BUSY, str(error)[:_DETAIL_CHARS_MAX])
+            case StoreError() | Divergence() | AssertionError():
+                raise error
+        # Only kinds and places: the values in it could be a patient's.
+        self.counters.handler_errors += 1
+        _log.error("request_failed", request=type(request).__name__, error=type(error).__name__, at=_place(error))
+        return Failure(request.id, Code.E_INTERNAL, "this node made a mistake")
 
     def _reply(self, connection: _Connection, reply: Reply) -> None:
         frame = encode_frame(encode(reply))
@@ -355,6 +390,10 @@ class ClientServer:
         if not connection.outbox.push(frame) and not connection.scope.cancel_called:
             self.counters.slow_readers += 1
             connection.scope.cancel()
+
+
+def _in_words(request: Request, error: Rejected) -> Failure:
+    return Failure(request.id, error.code, error.detail[:_DETAIL_CHARS_MAX])
 
 
 def _parse_request(body: bytes) -> Request:

@@ -113,6 +113,7 @@ class Node:
             founding.chain,
             self.server.handle,
             self.server.role_of,
+            taker=self.server.take_in,
             feeder=self.server.next_page,
             settings=_client_settings(config),
             transport=surroundings.transport,

@@ -120,45 +120,51 @@ class Server:
 
     # Transactions
 
-    async def _submit(self, request: api.Submit) -> api.Reply:
+    def take_in(self, request: api.Submit, decided: Callable[[api.Reply | Rejected], None]) -> None:
+        """Cheap rules first, then room, then signatures in the verifier's threads, then the engine's own word.
+
+        Calls `decided` once. Raises Rejected where the cheap rules refuse, and then does not.
+        """
         try:
-            transaction = await self._take_in(request.transaction)
+            transaction = parse(request.transaction)
+            self.engine.admission.precheck(transaction, self.driver.now)
+            if self.driver.verifier.submissions_waiting >= SUBMISSIONS_MAX:
+                raise Rejected(Code.E_BUSY, f"{SUBMISSIONS_MAX} submissions wait to be checked; try again later")
         except Rejected as refusal:
             self.metrics.admission_rejected[refusal.code].inc()
             raise
-        self.metrics.admission_accepted.inc()
-        _remember(self._submitted, transaction.id, (transaction.body.sender, transaction.body.nonce))
-        return api.Accepted(request.id, transaction.id)
-
-    async def _take_in(self, data: bytes) -> Transaction:
-        """Cheap rules first, then room, then signatures, then the engine's own word. Raises Rejected."""
-        transaction = parse(data)
-        self.engine.admission.precheck(transaction, self.driver.now)
-        if self.driver.verifier.submissions_waiting >= SUBMISSIONS_MAX:
-            raise Rejected(Code.E_BUSY, f"{SUBMISSIONS_MAX} submissions wait to be checked; try again later")
-        answer = await self._checked(transaction)
-        if answer.code is not Code.OK:
-            raise Rejected(answer.code, answer.detail)
-        return transaction
-
-    async def _checked(self, transaction: Transaction) -> Answer:
-        """Signatures in the verifier's threads, then admission by the engine."""
-        ready = trio.Event()
-        answers: list[Answer] = []
 
         def answered(answer: Answer) -> None:
-            answers.append(answer)
-            ready.set()
+            if answer.code is not Code.OK:
+                self.metrics.admission_rejected[answer.code].inc()
+                decided(Rejected(answer.code, answer.detail))
+                return
+            self.metrics.admission_accepted.inc()
+            _remember(self._submitted, transaction.id, (transaction.body.sender, transaction.body.nonce))
+            decided(api.Accepted(request.id, transaction.id))
 
         def verified(checked: Transaction, refusal: Rejected | None) -> None:
-            if refusal is not None:
-                answered(Answer(0, checked.id, refusal.code, refusal.detail))
-            else:
+            if refusal is None:
                 self.driver.hand_in(checked, answered)
+            else:
+                answered(Answer(0, checked.id, refusal.code, refusal.detail))
 
         self.driver.submit(Submission(transaction, verified))
+
+    async def _submit(self, request: api.Submit) -> api.Reply:
+        """As `take_in`, for who waits."""
+        ready = trio.Event()
+        decisions: list[api.Reply | Rejected] = []
+
+        def decided(decision: api.Reply | Rejected) -> None:
+            decisions.append(decision)
+            ready.set()
+
+        self.take_in(request, decided)
         await ready.wait()
-        return answers[0]
+        if isinstance(decisions[0], Rejected):
+            raise decisions[0]
+        return decisions[0]
 
     async def _await_receipt(self, session: Session, request: api.AwaitReceipt) -> api.Reply:
         if request.account != session.account and not self._is_member(session):
