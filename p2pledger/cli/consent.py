@@ -1,27 +1,39 @@
 """`p2pledger consent`: who may see what, what for and until when, as the patient says."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from p2pledger.cli.connect import FILE, Connection, with_connection
+from p2pledger.cli.consent_documents import import_, names
 from p2pledger.cli.output import say
-from p2pledger.cli.values import ACTOR_KINDS, CompartmentValue, Hex, Instant, Span, moment
+from p2pledger.cli.proxies import deceased, proxy
+from p2pledger.cli.scopes import scope_options
+from p2pledger.cli.values import ACTOR_KINDS, CompartmentValue, Hex, Instant, RecordName, Span, moment
 from p2pledger.primitives.errors import InvalidInput, Refused, Rejected
 
 if TYPE_CHECKING:
-    from p2pledger.client.health import Compartment, ConsentCard
+    from p2pledger.client.health import Compartment, ConsentCard, Represented, Scope
+    from p2pledger.client.keyring import Persona
     from p2pledger.client.ledger import LedgerClient, Receipt
     from p2pledger.health.consent import Consent
 
 REASONS = ("withdrawn", "error", "expired", "superseded", "other")
+CAPACITIES = ("proxy", "guardian")
 _COLUMNS = ["consent", "who", "what", "purposes", "from", "until", "state", "uses"]
 
 
 @click.group()
 def consent() -> None:
     """Grant, revoke and list consents."""
+
+
+consent.add_command(import_)
+consent.add_command(names)
+consent.add_command(proxy)
+consent.add_command(deceased)
 
 
 @consent.command("grant")
@@ -40,6 +52,12 @@ def consent() -> None:
 @click.option("--for", "span_ms", type=Span(), help="For how long from now on, like 24h.")
 @click.option("--until", "until_ms", type=Instant(), help="Until when, like 2026-11-22T08:00:00Z; exclusive.")
 @click.option("--from", "from_ms", type=Instant(), help="From when on. [default: now]")
+@scope_options
+@click.option("--record", "records", type=RecordName(), multiple=True, metavar="BATCH/INDEX", help="One; repeat.")
+@click.option("--label", "labels", type=Hex(16), multiple=True, help="Of sensitive records these labels only; repeat.")
+@click.option("--nothing-sensitive", is_flag=True, help="No record with a sensitive label.")
+@click.option("--except-label", "denied", type=Hex(16), multiple=True, help="Not records with this label; repeat.")
+@click.option("--as", "capacity", type=click.Choice(CAPACITIES), help="For --pid: as its registered proxy or guardian.")
 @click.option("--max-uses", type=click.IntRange(0), default=0, help="How many accesses; 0 = any number.")
 @click.option("--never-break-glass", is_flag=True, help="Not even in an emergency may anybody break the glass.")
 @click.option("--to", "target", type=FILE, help="Write the consent card here. [default: stdout]")
@@ -57,8 +75,17 @@ def grant(
     max_uses: int,
     never_break_glass: bool,
     target: Path | None,
+    scope: "Scope",
+    records: tuple[bytes, ...],
+    labels: tuple[bytes, ...],
+    nothing_sensitive: bool,
+    denied: tuple[bytes, ...],
+    capacity: Any,
 ) -> None:
-    """Grant a consent as the wallet's owner and print the consent card, which the reader needs to ask."""
+    """Grant a consent as the wallet's owner, or with --as for somebody else.
+
+    Prints the consent card, which the reader needs to ask.
+    """
     from p2pledger.cli.clock import now_ms
     from p2pledger.client.health import grant_consent
     from p2pledger.node.home import write_new
@@ -67,9 +94,10 @@ def grant(
         raise InvalidInput("say either --compartment, once or more, or --everything")
     if (span_ms is None) == (until_ms is None):
         raise InvalidInput("say either --for or --until")
-    patient = connection.persona()
-    if pid not in (None, patient.did):
-        raise InvalidInput(f"the wallet's owner is {patient.did.hex()} at {connection.at}, not the given --pid")
+    if labels and nothing_sensitive:
+        raise InvalidInput("say either --label or --nothing-sensitive")
+    owner = connection.persona()
+    patient = _granting(owner, pid, capacity, connection.at)
     kind, reader = _reader(connection, actor)
     now = now_ms()
     # It stands from its block on anyway; our clock may be as far ahead of the chain's as the consortium tolerates.
@@ -84,6 +112,13 @@ def grant(
         start,
         end,
         kind=kind,
+        scope=replace(
+            scope,
+            records=tuple(sorted(set(records))),
+            labels=tuple(sorted(labels)) if labels or nothing_sensitive else None,
+            denied_labels=tuple(sorted(denied)),
+        ),
+        capacity=capacity or "patient",
         max_uses=max_uses,
         btg="never" if never_break_glass else "policy",
     )
@@ -94,7 +129,7 @@ def grant(
         return await ledger.submit(operation)
 
     try:
-        receipt = connection.ask(patient.signing, work)
+        receipt = connection.ask(owner.signing, work)
     except (Refused, Rejected):
         if target is not None:
             target.unlink()  # the chain does not have this consent and never will
@@ -146,6 +181,19 @@ def read_card(path: Path) -> "ConsentCard":
     from p2pledger.node.home import read_text
 
     return ConsentCard.load(read_text(path))
+
+
+def _granting(owner: "Persona", pid: bytes | None, capacity: str | None, at: str | None) -> "Persona | Represented":
+    """Whose consent it is: the owner's, or with a capacity that of --pid, whose custodian is at --at."""
+    from p2pledger.client.health import Represented
+
+    if capacity is None:
+        if pid not in (None, owner.did):
+            raise InvalidInput(f"the wallet's owner is {owner.did.hex()} at {at}, not the given --pid")
+        return owner
+    if pid is None:
+        raise InvalidInput(f"--as {capacity}: say for whom, with --pid")
+    return Represented(pid, owner.organisation)
 
 
 def _row(connection: Connection, found: "Consent", card: "ConsentCard | None") -> dict[str, Any]:

@@ -11,9 +11,13 @@ from p2pledger.cli.values import Hex
 from p2pledger.primitives.errors import Code, InvalidInput, Refused, Rejected, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from p2pledger.chain.receipt import Executed
     from p2pledger.client.ledger import LedgerClient, Receipt
     from p2pledger.client.signing import Draft
+    from p2pledger.primitives.codec import Record
+    from p2pledger.primitives.crypto import SigningKey
 
 
 @click.group()
@@ -102,6 +106,26 @@ def receipt_row(executed: "Executed", form: str) -> dict[str, Any]:
         "transaction": receipt.transaction,
         "events": [_in_words(event) for event in events] if form == "table" else events,
     }
+
+
+def make_draft(
+    connection: Connection,
+    author: "SigningKey",
+    operation: "Record",
+    cosigners: "Sequence[bytes]",
+    target: Path | None,
+) -> None:
+    """Write a draft that the author has signed and that the others sign with 'tx sign' before anybody submits it."""
+    from p2pledger.client.signing import Draft
+    from p2pledger.primitives.ids import AccountKey
+
+    async def work(ledger: "LedgerClient") -> "Draft":
+        chain, nonce = ledger.founding.chain, await ledger.next_nonce()
+        others = [AccountKey(key) for key in cosigners]
+        return Draft.new(chain, ledger.account, nonce, ledger.expiry(), [operation], others)
+
+    write_draft(connection.ask(author, work).signed(author), target)
+    say("next: the others run 'tx sign' within ten minutes, then anybody 'tx submit'")
 
 
 def write_draft(draft: "Draft", target: Path | None) -> None:

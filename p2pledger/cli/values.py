@@ -80,6 +80,38 @@ class Place(click.ParamType["Cursor"]):
         return Cursor(Height(int(match[1])), int(match[2]))
 
 
+class RecordName(click.ParamType[bytes]):
+    """A record as BATCH/INDEX or by its handle; the handle."""
+
+    name = "record"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
+        from p2pledger.health.operations import record_handle
+
+        if isinstance(value, bytes):
+            return value
+        match = re.fullmatch(r"([0-9a-fA-F]{32})/([0-9]{1,9})", value)
+        if match is not None:
+            return record_handle(bytes.fromhex(match[1]), int(match[2]))
+        return Hex(16).convert(value, param, ctx)
+
+
+class MonthsValue(click.ParamType[tuple[int, int]]):
+    """Months like 2022-01..2022-12, both included, or a single one."""
+
+    name = "months"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        parts = value.split("..")
+        found = [re.fullmatch(r"(19|2\d)(\d\d)-(0[1-9]|1[0-2])", part) for part in parts]
+        months = [int(part.replace("-", "")) for part, match in zip(parts, found, strict=True) if match is not None]
+        if len(parts) > 2 or len(months) != len(parts) or months[0] > months[-1]:
+            self.fail(f"{value!r} is not a month like 2022-03 or a range like 2022-01..2022-12", param, ctx)
+        return months[0], months[-1]
+
+
 class CompartmentValue(click.ParamType["Compartment"]):
     """HANDLE or HANDLE=NAME, as `record list` shows them."""
 

@@ -26,11 +26,12 @@ from p2pledger.health.operations import (
     CredentialIssue,
     Group,
     IdentityRegister,
+    PolicyException,
     actor_commit,
     sign_pop,
 )
 from p2pledger.health.purposes import Purpose
-from p2pledger.health.vocabulary import ActorKind, BreakGlass, IdentityKind, Months, RevokeReason, Role
+from p2pledger.health.vocabulary import ActorKind, BreakGlass, Capacity, IdentityKind, Months, RevokeReason, Role
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import ChainId, Millis
 
@@ -193,12 +194,39 @@ class ConsentCard:
         return is_meant and own == (*granted, terms.valid_from_ms, terms.valid_to_ms)
 
 
+@dataclass(frozen=True, slots=True)
+class Represented:
+    """Somebody for whom somebody else consents."""
+
+    did: bytes
+    organisation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """To what of a chart a consent extends, beside its compartments (F-05). What is empty or None is not limited."""
+
+    classes: tuple[bytes, ...] = ()
+    labels: tuple[bytes, ...] | None = None
+    """Sensitive labels; empty: nothing sensitive."""
+    months: Months | None = None
+    records: tuple[bytes, ...] = ()
+    """What lies in one of these records, authors or encounters."""
+    authors: tuple[bytes, ...] = ()
+    encounters: tuple[bytes, ...] = ()
+    denied_labels: tuple[bytes, ...] = ()
+    """Sensitive labels that it leaves out."""
+
+
+EVERYTHING = Scope()
+
+
 def _opened(actor: ActorOpening) -> dict[str, str]:
     return {"kind": actor.kind, "handle": actor.handle.hex(), "salt": actor.salt.hex()}
 
 
 def grant_consent(
-    patient: Persona,
+    patient: Persona | Represented,
     reader: bytes,
     compartments: Sequence[Compartment],
     purposes: Sequence[Purpose],
@@ -206,12 +234,15 @@ def grant_consent(
     valid_to_ms: int,
     *,
     kind: ActorKind = "person",
-    months: Months | None = None,
+    scope: Scope = EVERYTHING,
+    capacity: Capacity = "patient",
     max_uses: int = 0,
     btg: BreakGlass = "policy",
     evidence: bytes = b"signed with the patient's own key",
 ) -> tuple[ConsentGrant, ConsentCard]:
     """A consent for one reader, to be sent by the patient's key, and the card that goes to the reader (F-02).
+
+    In another `capacity` a proxy or guardian sends it for the patient, who is then given as `Represented` (F-30).
 
     `reader` is a did, an organisation's id, `role_handle(role)` or a group's handle, as `kind` says. No compartments:
     the whole chart. Of the `evidence` of the ceremony the chain gets a commitment that the card's salt opens. Raises
@@ -236,19 +267,24 @@ def grant_consent(
     grant = ConsentGrant(
         consent_id=card.consent_id,
         pid=card.pid,
-        capacity="patient",
+        capacity=capacity,
         base="permit",
         actor_commits=(actor_commit(opening),),
         purposes=card.purposes,
         compartments=card.handles or None,
-        months=months,
+        months=scope.months,
         valid_from_ms=Millis(valid_from_ms),
         valid_to_ms=Millis(valid_to_ms),
         max_uses=max_uses,
-        exceptions=(),
+        exceptions=(PolicyException(labels=scope.denied_labels),) if scope.denied_labels else (),
         btg=btg,
         doc_commit=card.commitment,
         evidence_commit=commit(card.salt, "application/octet-stream", evidence),
+        labels=scope.labels,
+        classes=scope.classes or None,
+        records=scope.records,
+        authors=scope.authors,
+        encounters=scope.encounters,
     )
     return grant, card
 
@@ -275,6 +311,7 @@ def request_access(
     scope_salt: bytes | None = None,
     labels: Sequence[bytes] = (),
     months: Months | None = None,
+    named: Scope = EVERYTHING,
     ephemeral: BoxKey | None = None,
     reason: bytes | None = None,
 ) -> AccessRequest:
@@ -282,8 +319,9 @@ def request_access(
 
     With a card the chain judges by that consent, without one by any of the patient's. Whoever wants to use the answer
     keeps `ephemeral` and `scope_salt`; without them they are made and forgotten. `reason` is the written reason for
-    breaking the glass, of which the chain gets a commitment that `scope_salt` opens. Raises InvalidInput where the
-    card is about another patient, and without a compartment.
+    breaking the glass, of which the chain gets a commitment that `scope_salt` opens. `named` says of which classes,
+    records, authors and encounters everything is that is asked for; consents that name such need it.
+    Raises InvalidInput where the card is about another patient, and without a compartment.
     """
     if card is not None and card.pid != pid:
         raise InvalidInput(f"the consent card is about pid {card.pid.hex()}, asked is for {pid.hex()}")
@@ -308,6 +346,10 @@ def request_access(
         pop=sign_pop(reader.signing, chain, key.public, access_id, scope),
         not_after_ms=Millis(not_after_ms),
         reason_commit=None if reason is None else commit(salt, "text/plain", reason),
+        classes=tuple(sorted(set(named.classes))),
+        records=tuple(sorted(set(named.records))),
+        authors=tuple(sorted(set(named.authors))),
+        encounters=tuple(sorted(set(named.encounters))),
     )
 
 

@@ -32,6 +32,7 @@ from p2pledger.client.verify import (
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_receipt
 from p2pledger.execution.evidence import Caught, decode_caught
 from p2pledger.execution.keys import caught
+from p2pledger.health.break_glass import BrokenGlass, decode_broken_glass
 from p2pledger.health.consent import Consent, decode_consent
 from p2pledger.health.log import EMPTY, LogHead
 from p2pledger.network.api import (
@@ -47,6 +48,7 @@ from p2pledger.network.api import (
     GetLine,
     GetLog,
     GetOrganisations,
+    GetReviews,
     GetState,
     GetStatus,
     LineReply,
@@ -55,6 +57,7 @@ from p2pledger.network.api import (
     Question,
     ReceiptReply,
     Reply,
+    ReviewsReply,
     StateReply,
     StatusReply,
     Submit,
@@ -375,6 +378,11 @@ class LedgerClient:
             raise failure
         named = {identifier: (name, kind) for identifier, name, kind in set.intersection(*answers)}
         return {**named, **{card.organisation: (card.name, card.kind) for card in self.founding.genesis.cards}}
+
+    async def reviews(self) -> list[BrokenGlass]:
+        """Emergency accesses without a review, the first due first; as the node says, members only."""
+        reply = await self._ask(GetReviews(_ID), ReviewsReply, _as_it_is)
+        return [decode_broken_glass(data) for data in reply.uses]
 
     async def log(self, pid: bytes) -> VerifiedLog:
         """A patient's access log, verified to be complete up to a checkpoint."""

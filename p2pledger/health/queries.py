@@ -1,6 +1,9 @@
 """What a node's client port asks of the health state: pure functions over a view."""
 
-from p2pledger.health import directory, keys, log
+from itertools import islice
+
+from p2pledger.health import break_glass, directory, keys, log
+from p2pledger.primitives.codec import encode
 from p2pledger.primitives.ids import AccountKey, Bytes16
 from p2pledger.state.view import StateView
 
@@ -91,6 +94,11 @@ def organisation_name(identifier: bytes, state: StateView) -> str | None:
 def consents_of(pid: bytes, state: StateView) -> tuple[bytes, ...]:
     """The state values of a patient's consents, ended ones too; `consent.decode_consent` reads them."""
     return tuple(data for _, data in state.scan(keys.consents(pid)))
+
+
+def pending_reviews(state: StateView, most: int = 1_000) -> tuple[bytes, ...]:
+    """Emergency accesses without a review, the first due first; `break_glass.decode_broken_glass` reads them (F-15)."""
+    return tuple(encode(used) for used in islice(break_glass.pending(state), most))
 
 
 def log_head_key(pid: bytes) -> bytes:

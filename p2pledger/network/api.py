@@ -111,6 +111,12 @@ class GetConsents(Record, frozen=True, tag=17):
     pid: Bytes16
 
 
+class GetReviews(Record, frozen=True, tag=18):
+    """Emergency accesses that nobody has reviewed yet, the first due first; members only. Reply: ReviewsReply."""
+
+    id: U64
+
+
 class GetLine(Record, frozen=True, tag=21):
     """One line of a patient's log with the proof of its receipt; same right as GetLog. Reply: LineReply.
 
@@ -165,6 +171,7 @@ Question: TypeAlias = (
     | GetConsents
     | GetLine
     | GetOrganisations
+    | GetReviews
 )
 """What has one reply."""
 Request: TypeAlias = Question | Subscribe
@@ -299,6 +306,12 @@ class ConsentsReply(Record, frozen=True, tag=38):
     """Canonical bytes of the consents' state values."""
 
 
+class ReviewsReply(Record, frozen=True, tag=39):
+    id: U64
+    uses: tuple[bytes, ...]
+    """Canonical bytes of their state values; the first thousand."""
+
+
 class LineReply(Record, frozen=True, tag=51):
     """A line of a log; the receipt's event names its patient, its number and its hash."""
 
@@ -346,4 +359,5 @@ Reply: TypeAlias = (
     | LineReply
     | FeedReply
     | OrganisationsReply
+    | ReviewsReply
 )

@@ -115,6 +115,8 @@ class Server:
             case api.GetOrganisations():
                 found_names = queries.organisations(self.engine.executor.state)
                 return api.OrganisationsReply(request.id, tuple((one.id, one.name, one.kind) for one in found_names))
+            case api.GetReviews():
+                return self._reviews(session, request)
             case _:
                 assert_never(request)
 
@@ -243,6 +245,14 @@ class Server:
     def _demand_right(self, session: Session, pid: bytes) -> None:
         if not queries.may_see_patient(session.account, pid, self.engine.executor.state):
             raise Rejected(Code.E_ROLE, f"key {session.account.hex()} may not see what concerns pid {pid.hex()}")
+
+    def _reviews(self, session: Session, request: api.GetReviews) -> api.Reply:
+        state = self.engine.executor.state
+        if not queries.may_see_all(session.account, state):
+            raise Rejected(
+                Code.E_ROLE, f"key {session.account.hex()} is no member's: reviews are for member organisations"
+            )
+        return api.ReviewsReply(request.id, queries.pending_reviews(state))
 
     def _checkpoint(self) -> tuple[StateSnapshot, Anchor]:
         """A snapshot of the last flushed checkpoint with an anchor of its root; the caller closes the snapshot."""

@@ -10,7 +10,7 @@ plain dicts:
     exception: actors, purposes, and a scope
     scope: compartments, classes, months (None = all), records, authors, encounters (empty = not named),
            labels (None = whatever)
-    request: pid, basis, purpose, actor (kind, name, salt) or None, n_records, has_reason, labels, and
+    request: pid, basis, purpose, actor (kind, name, salt) or None, n_records, reason, labels, and
              compartments, classes, months, records, authors, encounters (empty or None = not said)
     reader: truths (the (kind, name) pairs that hold of it), is_clinical, may_break_glass, has_second_factor
     setting: policy, now, is_deceased
@@ -160,7 +160,7 @@ def break_glass(request, reader, own, setting):
     forbidden = any(consent["btg"] == "never" for consent in standing)
     is_named = not named or shown_actor(request, reader) in named
     small = request["n_records"] <= RECORDS_MAX
-    if not (reader["may_break_glass"] and request["has_reason"] and small and is_named) or forbidden:
+    if not (reader["may_break_glass"] and request["reason"] == "written" and small and is_named) or forbidden:
         return "BTG_FORBIDDEN"
     return "ALLOWED" if reader["has_second_factor"] else "COSIGNERS"
 

@@ -27,11 +27,13 @@ from p2pledger.network.api import (
     GetLine,
     GetLog,
     GetOrganisations,
+    GetReviews,
     GetState,
     OrganisationsReply,
     ReceiptReply,
     Reply,
     Request,
+    ReviewsReply,
     Submit,
     Subscribe,
 )
@@ -109,6 +111,8 @@ class HonestNode:
                 return OrganisationsReply(request.id, tuple((one.id, one.name, one.kind) for one in known))
             case GetConsents():
                 return ConsentsReply(request.id, queries.consents_of(request.pid, chain.state))
+            case GetReviews():
+                return ReviewsReply(request.id, queries.pending_reviews(chain.state))
             case GetState():
                 if not queries.may_read_state(session.account, request.key, chain.state):
                     raise Rejected(Code.E_ROLE, "not about you")

@@ -90,13 +90,13 @@ def random_consent(rng: random.Random, number: int) -> Plain:
         "revoked": rng.random() < 0.1,
         "first": first,
         "last": max(first + 1, NOW + rng.choice([0, 1, 100, 100, 100, 100, 500])),
-        "base": "permit" if rng.random() < 0.75 else "deny",
+        "base": "permit" if rng.random() < 0.65 else "deny",
         "actors": _maybe(rng, 0.6, ACTORS, 3),
         "purposes": sorted({rng.choice(GRANTED), rng.choice(GRANTED), rng.choice(["TREAT", "HPAYMT"])}),
         "labels": None if rng.random() < 0.7 else _some(rng, LABELS, 2),
         "exceptions": [_exception(rng) for _ in range(rng.choice([0, 0, 1, 2]))],
         "btg": btg,
-        "btg_actors": [rng.choice(ACTORS)] if btg == "named" else [],
+        "btg_actors": [rng.choice(ACTORS)] if btg == "named" or rng.random() < 0.3 else [],
         "max_uses": rng.choice([0, 0, 0, 2]),
         "uses": rng.randint(0, 3),
     }
@@ -116,7 +116,7 @@ def random_request(rng: random.Random) -> Plain:
         "authors": _maybe(rng, 0.5, ["a1", "a2"], 2),
         "encounters": _maybe(rng, 0.5, ["e1"], 1),
         "n_records": rng.choice([1, 7, 256, 257]),
-        "has_reason": rng.random() < 0.8,
+        "reason": rng.choice(["written", "written", "written", "blank", None]),
     }
 
 
@@ -140,6 +140,15 @@ def setting(policy: str, now: int = NOW, is_deceased: bool = False) -> Plain:
 
 def random_setting(rng: random.Random) -> Plain:
     return setting(rng.choice(POLICIES), NOW, rng.random() < 0.15)
+
+
+def random_case(rng: random.Random) -> tuple[Plain, Plain, list[Plain], Plain]:
+    """(request, reader, consents, setting), in which the dead are asked about as the dead are."""
+    request, reader, where = random_request(rng), random_reader(rng), random_setting(rng)
+    if where["is_deceased"] and rng.random() < 0.5:
+        request |= {"purpose": "HDECD", "basis": None}
+    consents = [random_consent(rng, number) for number in range(rng.choice([0, 1, 1, 2, 3, 4]))]
+    return request, reader, consents, where
 
 
 # The same as records
@@ -215,7 +224,7 @@ def request_record(plain: Plain) -> AccessRequest:
         reader_eph_x25519=b"x" * 32,
         pop=b"p" * 64,
         not_after_ms=2**40,
-        reason_commit=b"r" * 32 if plain["has_reason"] else None,
+        reason_commit={"written": b"r" * 32, "blank": bytes(32), None: None}[plain["reason"]],
         **_scope_fields(plain),
     )
 

@@ -312,7 +312,7 @@ def test_a_log_is_shown_to_its_patient_and_to_members_only(without: Without, ask
     """F-08."""
     world = World()
     world.register("neighbour", "patient", BERG, "Berg")
-    with without(queries.may_see_patient, "return pid_owner"):
+    with without(queries.may_see_patient, "return may_see_all"):
         assert queries.may_see_patient(account(asker), PID, world.state)
     assert not queries.may_see_patient(account(asker), PID, world.state)
 

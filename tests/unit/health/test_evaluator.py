@@ -17,15 +17,7 @@ SEED = 20261121
 
 def _cases(seed: int, cases: int = CASES) -> "list[tuple[Plain, Plain, list[Plain], Plain]]":
     rng = random.Random(seed)
-    return [
-        (
-            policies.random_request(rng),
-            policies.random_reader(rng),
-            [policies.random_consent(rng, number) for number in range(rng.choice([0, 1, 1, 2, 3, 4]))],
-            policies.random_setting(rng),
-        )
-        for _ in range(cases)
-    ]
+    return [policies.random_case(rng) for _ in range(cases)]
 
 
 def test_decide_agrees_with_the_reference() -> None:

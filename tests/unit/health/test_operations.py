@@ -126,7 +126,7 @@ REQUEST = policies.request_record(
         "authors": [],
         "encounters": [],
         "n_records": 1,
-        "has_reason": False,
+        "reason": None,
     }
 )
 
