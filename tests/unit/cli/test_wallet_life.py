@@ -259,3 +259,20 @@ def test_the_others_suspend_and_resume_a_member(town: Town) -> None:
         run("tx", "sign", draft, *town.as_organisation(NAMES[2]), "--to", signed)
         shown = json.loads(run("tx", "submit", signed, *town.as_organisation(), "--output", "json").stdout)
         assert shown["events"][0]["organisation"] == town.homes[3].card.organisation.hex()
+
+
+@pytest.mark.parametrize("name", ["account", "box"])
+def test_an_organisations_key_comes_back_from_its_words(town: Town, name: str) -> None:
+    """F-20: into the home whose card has it, and no other key into its place."""
+    home = ["--home", town.home(NAMES[2])]
+    layout = town.homes[2].layout
+    words = json.loads(run("keys", "phrase", name, *home, "--output", "json").stdout)["phrase"]
+    assert "already exists" in said(run("keys", "restore", name, *home, input=f"{words}\n", expect=2))
+    before = layout.key(name).read_bytes()
+    layout.key(name).unlink()
+    run("keys", "check", *home, expect=78)
+    other = json.loads(run("keys", "phrase", "node", *home, "--output", "json").stdout)["phrase"]
+    assert "the card's" in said(run("keys", "restore", name, *home, input=f"{other}\n", expect=2))
+    run("keys", "restore", name, *home, input=f"{words}\n")
+    assert layout.key(name).read_bytes() == before
+    run("keys", "check", *home)
