@@ -19,6 +19,8 @@ from p2pledger.network.api import (
     Failure,
     GetAccount,
     GetLog,
+    GetOrganisations,
+    OrganisationsReply,
     ReceiptReply,
     Reply,
     Request,
@@ -298,3 +300,20 @@ async def test_a_client_needs_distinct_nodes(chain: Chain) -> None:
         for nodes in ([], [node, node]):
             with pytest.raises(InvalidInput, match="at least one, and each once"):
                 Links(nursery, chain.chain, nodes, BERG)
+
+
+async def test_names_of_founders_are_those_of_the_genesis_and_others_need_agreement(chain: Chain) -> None:
+    """F-14: a recipient's name in an accounting is not what one node says."""
+    newcomer = (id16("Neu"), "New Clinic", "hospital")
+
+    async def invents(node: HonestNode, request: Request) -> Reply | None:
+        if isinstance(request, GetOrganisations):
+            return OrganisationsReply(request.id, ((id16("Berg"), "Evil Hospital", "hospital"), newcomer))
+        return None
+
+    genuine = {card.organisation: (card.name, card.kind) for card in chain.founding.genesis.cards}
+    liar, honest = MisbehavingNode(chain, invents), HonestNode(chain)
+    async with client_of(chain, [liar, honest], PATIENT) as client:
+        assert await client.organisations() == genuine
+    async with client_of(chain, [liar], PATIENT) as client:
+        assert await client.organisations() == {**genuine, newcomer[0]: newcomer[1:]}

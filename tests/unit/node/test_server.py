@@ -2,10 +2,11 @@
 
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from p2pledger.chain.transaction import Transaction, parse, sign
 from p2pledger.client.health import request_access
@@ -13,20 +14,24 @@ from p2pledger.client.keyring import Persona, Wallet
 from p2pledger.client.signing import Draft
 from p2pledger.client.verify import check_line, check_log_page
 from p2pledger.consensus.anchor import ReceiptEvidence, check_receipt
+from p2pledger.health import keys
 from p2pledger.health.events import AccessDecided, decode_event
-from p2pledger.health.log import EMPTY
+from p2pledger.health.log import EMPTY, LogHead, decode_line, line_hash
 from p2pledger.health.pruning_operations import Prune
 from p2pledger.network import api
 from p2pledger.network.clients import Session
 from p2pledger.node.home import Home
 from p2pledger.node.metrics import make_metrics
 from p2pledger.node.server import Server
-from p2pledger.primitives.errors import Code, Rejected
+from p2pledger.primitives.codec import encode
+from p2pledger.primitives.errors import Code, ProofError, Rejected
 from p2pledger.primitives.ids import AccountKey, Height, Millis, Nonce
+from p2pledger.storage.state_store import STATE
 from tests.unit.node.lone import Lone, home_of_one, lone_node
 from tests.unit.node.pruned import approve
 
 LINES = 5
+Misdeed = Callable[[dict[bytes, bytes], bytes], None]
 START = api.Cursor(Height(1), 0)
 FILLERS = 60
 """Heights that are not the patient's: the horizon of a pruning stays 99 below the tip."""
@@ -168,3 +173,49 @@ async def test_what_was_pruned_is_neither_told_nor_proven(server: Server, node: 
     with pytest.raises(Rejected, match="were pruned"):
         await server.handle(session(node), api.GetLine(1, pid, 1))
     assert len((await log_page(server, node, 1)).lines) == LINES
+
+
+def _delete(rows: dict[bytes, bytes], pid: bytes) -> None:
+    del rows[keys.log_line(pid, 3)]
+
+
+def _edit(rows: dict[bytes, bytes], pid: bytes) -> None:
+    line = decode_line(rows[keys.log_line(pid, 3)])
+    rows[keys.log_line(pid, 3)] = encode(replace(line, decision=int(Code.OK)))
+
+
+def _shorten(rows: dict[bytes, bytes], pid: bytes) -> None:
+    del rows[keys.log_line(pid, LINES)]
+    before = decode_line(rows[keys.log_line(pid, LINES - 1)])
+    rows[keys.log_head(pid)] = encode(LogHead(before.sequence, line_hash(before)))
+
+
+def _rewrite(rows: dict[bytes, bytes], pid: bytes) -> None:
+    """All later lines and the head made to fit."""
+    line = replace(decode_line(rows[keys.log_line(pid, 3)]), decision=int(Code.OK))
+    for sequence in range(3, LINES + 1):
+        rows[keys.log_line(pid, sequence)] = encode(line)
+        head = LogHead(sequence, line_hash(line))
+        if sequence < LINES:
+            line = replace(decode_line(rows[keys.log_line(pid, sequence + 1)]), previous=head.hash)
+    rows[keys.log_head(pid)] = encode(head)
+
+
+@pytest.mark.parametrize("misdeed", [_delete, _edit, _shorten, _rewrite])
+async def test_an_entry_that_was_deleted_or_edited_on_a_node_s_disk_is_found_out(node: Lone, misdeed: Misdeed) -> None:
+    """F-13, 164.312(b) and (c): whoever owns the disk changes the log as he likes; nobody believes what he serves."""
+    pid = patient_of(node.home).did
+    before = dict(node.engine.executor.state.scan(b""))
+    rows = dict(before)
+    misdeed(rows, pid)
+    writes = {key: rows.get(key) for key in before | rows if rows.get(key) != before.get(key)}
+    with node.state._environment.writing() as txn:  # past everything that guards the store
+        for key, value in writes.items():
+            if value is None:
+                txn.delete(key, db=node.state._environment.tables[STATE])
+            else:
+                txn.put(key, value, db=node.state._environment.tables[STATE])
+    server = Server(node.engine, node.ledger, node.state, make_metrics())
+    reply = await log_page(server, node, 1)
+    with pytest.raises(ProofError, match=r"^(lines|state proof): "):
+        check_log_page(reply, node.home.founding, pid)
