@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from p2pledger.client.sealing import BoxKey, decrypt, encrypt, new_key, seal_to
+from p2pledger.client.sealing import Algorithm, BoxKey, decrypt, encrypt, new_key, seal_to
 from p2pledger.health.commitments import RecordLeaf, RecordRef
 from p2pledger.health.vocabulary import Month, Schema
 from p2pledger.primitives import limits
@@ -20,7 +20,6 @@ from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import InvalidInput
 from p2pledger.primitives.ids import U64, Bytes16, Bytes32
 
-_XCHACHA20_POLY1305 = 1
 _OBJECT_BYTES_MAX = limits.FHIR_RESOURCE_BYTES_MAX + 4096
 _MANIFEST_BYTES_MAX = 1024 * limits.FHIR_ENTRIES_MAX
 """An entry is about 350 bytes."""
@@ -33,6 +32,8 @@ class Custodian:
     organisation: bytes
     box: BoxKey
     handle_key: bytes
+    algorithm: Algorithm = Algorithm.XCHACHA20_POLY1305
+    """What it encrypts records and manifests with; it opens both."""
 
     def __repr__(self) -> str:
         return f"Custodian({self.organisation.hex()})"
@@ -123,35 +124,34 @@ class Manifest(Record, frozen=True):
 class _Sealed(Record, frozen=True):
     """An encrypted object with its key, once for each who may open it."""
 
-    algorithm: int
-    nonce: Annotated[bytes, Meta(min_length=24, max_length=24)]
+    algorithm: Algorithm
+    nonce: Annotated[bytes, Meta(min_length=12, max_length=24)]
     ciphertext: bytes
     keys: Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=4)]
     """Sealed boxes: the custodian's first, then the patient's."""
 
 
-def _seal(data: bytes, context: bytes, readers: Sequence[bytes]) -> bytes:
+def _seal(data: bytes, context: bytes, readers: Sequence[bytes], algorithm: Algorithm) -> bytes:
     key = new_key()
     keys = tuple(seal_to(reader, key) for reader in readers)
-    nonce, ciphertext = encrypt(key, data, _bound(context, keys))
-    return encode(_Sealed(_XCHACHA20_POLY1305, nonce, ciphertext, keys))
+    nonce, ciphertext = encrypt(key, data, _bound(context, algorithm, keys), algorithm)
+    return encode(_Sealed(algorithm, nonce, ciphertext, keys))
 
 
-def _bound(context: bytes, keys: tuple[bytes, ...]) -> bytes:
-    """One reader's key cannot be spoiled without the other noticing."""
-    return encode((context, _XCHACHA20_POLY1305, keys))
+def _bound(context: bytes, algorithm: Algorithm, keys: tuple[bytes, ...]) -> bytes:
+    """One reader's key cannot be spoiled without the other noticing, and one cipher not be taken for the other."""
+    return encode((context, algorithm, keys))
 
 
 def _open(sealed: bytes, context: bytes, reader: BoxKey, bytes_max: int) -> bytes:
     parts = decode(_Sealed, sealed, bytes_max)
-    if parts.algorithm != _XCHACHA20_POLY1305:
-        raise InvalidInput(f"algorithm {parts.algorithm} is not known; 1 is XChaCha20-Poly1305")
     for box in parts.keys:
         try:
             key = reader.open(box)
         except InvalidInput:
             continue  # sealed to the other of the two
-        return decrypt(key, parts.nonce, parts.ciphertext, _bound(context, parts.keys))
+        bound = _bound(context, parts.algorithm, parts.keys)
+        return decrypt(key, parts.nonce, parts.ciphertext, bound, parts.algorithm)
     raise InvalidInput(f"not sealed to key {reader.public.hex()}")
 
 
@@ -162,7 +162,7 @@ def _record_context(ref: RecordRef, pid: bytes, custodian: bytes) -> bytes:
 def seal_record(data: bytes, ref: RecordRef, custodian: Custodian, patient: Patient) -> tuple[bytes, bytes]:
     """(name, sealed object) of a record, for its custodian and its patient. Raises InvalidInput for a bad key."""
     context = _record_context(ref, patient.pid, custodian.organisation)
-    sealed = _seal(data, context, (custodian.box.public, patient.box))
+    sealed = _seal(data, context, (custodian.box.public, patient.box), custodian.algorithm)
     return sha256(sealed), sealed
 
 
@@ -176,7 +176,8 @@ _MANIFEST_CONTEXT = b"p2pl/manifest/1"
 
 def seal_manifest(manifest: Manifest, custodian: Custodian, patient: Patient) -> bytes:
     """The manifest for its custodian and its patient."""
-    return _seal(encode(manifest), _MANIFEST_CONTEXT + manifest.batch_id, (custodian.box.public, patient.box))
+    readers = (custodian.box.public, patient.box)
+    return _seal(encode(manifest), _MANIFEST_CONTEXT + manifest.batch_id, readers, custodian.algorithm)
 
 
 def open_manifest(sealed: bytes, batch_id: bytes, reader: BoxKey) -> Manifest:

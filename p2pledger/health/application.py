@@ -16,6 +16,7 @@ from p2pledger.health import (
     pruning,
     quotas,
     records,
+    release_receipts,
     rules,
     stolen_keys,
 )
@@ -46,6 +47,7 @@ from p2pledger.health.operations import (
 )
 from p2pledger.health.proxy_operations import DeceasedMark, ProxyGrant, ProxyRevoke
 from p2pledger.health.pruning_operations import Prune
+from p2pledger.health.release_operations import ReleaseReceipt
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.ids import AccountKey, Millis
 from p2pledger.state.view import StateView, Writes
@@ -148,6 +150,8 @@ class HealthApplication(Application):
                 return joint_key.justify(operation, call, state)
             case LtsActivate():
                 return joint_key.activate(operation, call, state)
+            case ReleaseReceipt():
+                return release_receipts.report(operation, call, state)
             case Prune():
                 return pruning.prune(operation, call, state)
         assert_never(operation)

@@ -214,6 +214,15 @@ class JointKeyActivated(Record, frozen=True, tag=44):
     public: Bytes32
 
 
+class SharesReleased(Record, frozen=True, tag=45):
+    """A validator says that it has released its shares of so many records of an access."""
+
+    access_id: Bytes16
+    pid: Bytes16
+    validator: Bytes32
+    records: U64
+
+
 Event: TypeAlias = (
     OrganisationRegistered
     | IdentityRegistered
@@ -239,6 +248,7 @@ Event: TypeAlias = (
     | BreakGlassRateExceeded
     | CeremonyMoved
     | JointKeyActivated
+    | SharesReleased
     | PruningApproved
 )
 AnyEvent: TypeAlias = Event | EquivocationRecorded

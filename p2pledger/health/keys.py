@@ -33,6 +33,7 @@
 | 0x73   | the same                          | JointKey: what the ceremony has led to            |
 | 0x74   | key epoch (8)                     | ActiveKey: the newest sharing of a joint key      |
 | 0x75   | –                                 | the newest key epoch                              |
+| 0x76   | access (16) ‖ validator (32)      | Reported: how many of its shares have left        |
 """
 
 from p2pledger.primitives.crypto import sha256
@@ -69,6 +70,7 @@ SHOWN_SHARE = b"\x72"
 OUTCOME = b"\x73"
 JOINT_KEY = b"\x74"
 NEWEST_KEY = b"\x75"
+RELEASED = b"\x76"
 
 
 def organisation(identifier: bytes) -> bytes:
@@ -229,3 +231,12 @@ def outcome(identifier: CeremonyId) -> bytes:
 
 def joint_key(key_epoch: int) -> bytes:
     return JOINT_KEY + key_epoch.to_bytes(8, "big")
+
+
+def releases(access_id: bytes) -> bytes:
+    """The prefix of all reports about an access."""
+    return RELEASED + access_id
+
+
+def released(access_id: bytes, validator: bytes) -> bytes:
+    return releases(access_id) + validator

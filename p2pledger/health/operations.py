@@ -23,6 +23,7 @@ from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, Lts
 from p2pledger.health.proxy_operations import DeceasedMark, ProxyGrant, ProxyRevoke
 from p2pledger.health.pruning_operations import Prune
 from p2pledger.health.purposes import Purpose
+from p2pledger.health.release_operations import ReleaseReceipt
 from p2pledger.health.vocabulary import (
     ActorKind,
     Authors,
@@ -291,13 +292,14 @@ Operation: TypeAlias = (
     | LtsComplaint
     | LtsJustify
     | LtsActivate
+    | ReleaseReceipt
     | Prune
 )
 AnyOperation: TypeAlias = Operation | ValidatorEvidence
 """What transactions of this chain consist of: the health layer's operations and the ledger's own."""
 _OPERATIONS: Shape[tuple[AnyOperation, ...]] = Shape(tuple[AnyOperation, ...])
 _TAGS = frozenset(
-    {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 20, 21, 22, 23, 24, 30, 31, *range(40, 45), 60, EVIDENCE_TAG}
+    {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 15, 20, 21, 22, 23, 24, 30, 31, *range(40, 46), 60, EVIDENCE_TAG}
 )
 
 REMEMBERED_BYTES_MAX = 1_024

@@ -92,6 +92,8 @@ CEREMONY_PHASE_MS = 120_000
 CEREMONY_BYTES_MAX = 32 * 1024
 """How far a ceremony has come, with 50 seats, and each of them accused by all others."""
 
+RELEASES_REPORTED_MAX = 256
+"""Accesses in one report of a validator: some 5 KB."""
 RELEASE_RECORDS_MAX = 256
 """Records in one question for shares: a quarter of a second of a validator's time."""
 

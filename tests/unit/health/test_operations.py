@@ -19,6 +19,7 @@ from p2pledger.health import (
     proxies,
     records,
     release,
+    release_receipts,
     rules,
 )
 from p2pledger.health.events import AnyEvent
@@ -39,7 +40,7 @@ from tests.unit.execution.ledger import id16
 from tests.unit.health import policies
 
 STATE = (directory.Organisation, directory.Identity, directory.Credential, directory.KeyOwner, directory.KeyPeriod)
-CEREMONIES = (Ceremony, Deal, JointKey, joint_key.ActiveKey, release.ReleaseEntry)
+CEREMONIES = (Ceremony, Deal, JointKey, joint_key.ActiveKey, release.ReleaseEntry, release_receipts.Reported)
 CONSENT = (consent.Consent, proxies.Proxy, proxies.Deceased, break_glass.BrokenGlass, rules.Rules)
 STATE_AND_LOG = (*STATE, *CONSENT, access.Access, records.Batch, log.LogLine, log.LogHead, Caught, *CEREMONIES)
 
