@@ -26,6 +26,7 @@ SIMULATORS = {
     "counts": "tests.seeded.counts",
     "blocks": "tests.seeded.blocks",
     "stores": "tests.seeded.stores",
+    "solo": "tests.seeded.solo",
 }
 """What runs by seed, and the module whose `run_seed(seed, nodes)` does it."""
 LINES_MAX = 5

@@ -78,8 +78,8 @@ or inputs it took until an invariant broke; *budget* is how many it may take, in
 Layers with a cluster in them are `core` (`core 120 × 4` is `p2pledger sim run --layer core --seeds 120 --nodes 4` with
 the patch applied) and `world` (`p2pledger sim run`). Layers for single parts are in `tests/seeded`, each with a model
 of its own: `doors` (what verification lets in), `counts` (votes, claims, timers, silence), `blocks` (what may stand in
-a block, a batch, a synced range, the pool), `stores` (journal, bodies, sign floor). A dash: no seeds are asked to find
-it; the cited test is the directed means that does. Invariants are numbered as in protocol.md; a rule instead of an
+a block, a batch, a synced range, the pool), `stores` (journal, bodies, sign floor), `solo` (one replica among voices
+that say whatever at most f liars can bring about). A dash: no seeds are asked to find it; the cited test is the directed means that does. Invariants are numbered as in protocol.md; a rule instead of an
 invariant is one whose breach is seen from outside.
 
 Not in force, so that nothing can be removed: {not_in_force}.

@@ -4,11 +4,13 @@ from collections import Counter
 
 import pytest
 
-from tests.seeded import blocks, counts, doors, stores
+from tests.seeded import blocks, counts, doors, solo, stores
 
 
 @pytest.mark.parametrize("nodes", [4, 5, 7])
-@pytest.mark.parametrize("part", [doors, counts, blocks, stores], ids=lambda part: part.__name__.rsplit(".", 1)[-1])
+@pytest.mark.parametrize(
+    "part", [doors, counts, blocks, stores, solo], ids=lambda part: part.__name__.rsplit(".", 1)[-1]
+)
 def test_every_part_keeps_to_its_rules(part: object, nodes: int) -> None:
     """P2 to P23: one consortium size after another, the first seeds."""
     for seed in range(20):
@@ -23,6 +25,8 @@ def test_what_is_demanded_is_reached() -> None:
             shown.update(part.run_seed(seed, 4))
     for seed in range(40):
         shown.update(blocks.run_seed(seed, 4))
+    for seed in range(300):
+        shown.update(solo.run_seed(seed, 4))
     for situation in SITUATIONS:
         assert shown[situation] >= 3, f"{situation} was reached {shown[situation]} times"
 
@@ -30,6 +34,7 @@ def test_what_is_demanded_is_reached() -> None:
 SITUATIONS = (
     "BAD",
     "GOOD",
+    "NEW-VIEW handed on",
     "NewView refused: its certificate with one vote twice",
     "NewView refused: quoting a claim of its own view",
     "NewView refused: with a claim too few",
@@ -43,12 +48,20 @@ SITUATIONS = (
     "body of an open block",
     "certificate",
     "contradicting vote",
+    "disk lost",
     "evidence",
+    "far behind",
+    "fork",
     "joins",
     "journal refused True",
     "lower lock",
+    "only a certificate waits",
+    "own words from elsewhere",
+    "proposal handed on",
     "quorum of claims",
     "range refused with other bodies",
+    "rest",
+    "restart with a journal",
     "rival claims",
     "rollback",
     "room False",
@@ -56,6 +69,11 @@ SITUATIONS = (
     "silence ends",
     "stale timer",
     "sync from a liar",
+    "synced",
+    "term over",
+    "tip prepared again",
+    "two blocks shown",
     "two claims",
+    "view opened",
     "vote out of bounds",
 )
