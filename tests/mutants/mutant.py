@@ -7,9 +7,9 @@ A patch is a unified diff below a few comment lines:
     # scenario: tests/scenarios/test_view_change.py::test_no_height_below_the_tip_is_prepared_again
     # seeds: core nodes=4 0:200
 
-`seeds` is there when random worlds or inputs must find it too, within that budget: SIMULATORS says in which. Patches
-are applied by content, not by line number, so that a change elsewhere in the file does not break them; `git apply`
-takes them as well.
+`seeds` is there when random worlds or inputs must find it too, within that budget: SIMULATORS says in which. Otherwise
+`without seeds` says why not. Patches are applied by content, not by line number, so that a change elsewhere in the file
+does not break them; `git apply` takes them as well.
 """
 
 import shutil
@@ -27,6 +27,7 @@ SIMULATORS = {
     "blocks": "tests.seeded.blocks",
     "stores": "tests.seeded.stores",
     "solo": "tests.seeded.solo",
+    "duties": "tests.seeded.duties",
 }
 """What runs by seed, and the module whose `run_seed(seed, nodes)` does it."""
 LINES_MAX = 5
@@ -69,6 +70,8 @@ class Mutant:
     tests: tuple[str, ...]
     """Node ids; each must fail."""
     seeds: Seeds | None
+    without_seeds: str
+    """Why no seeds are asked to find it; empty where some are."""
     hunks: tuple[Hunk, ...]
 
     @property
@@ -116,6 +119,7 @@ def load(path: Path) -> Mutant:
     try:
         (rules,), (stands_for,), tests = head["rules"], head["stands for"], head["scenario"]
         seeds = [_seeds(value) for value in head.get("seeds", [])]
+        without = head.get("without seeds", [""])[0]
     except (KeyError, ValueError) as error:
         raise PatchError(f"{path.name}: its head lacks or repeats something: {error}") from error
     return Mutant(
@@ -124,6 +128,7 @@ def load(path: Path) -> Mutant:
         stands_for,
         tuple(tests),
         seeds[0] if seeds else None,
+        without,
         tuple(_hunks(path.name, lines)),
     )
 

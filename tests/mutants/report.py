@@ -79,8 +79,9 @@ Layers with a cluster in them are `core` (`core 120 × 4` is `p2pledger sim run 
 the patch applied) and `world` (`p2pledger sim run`). Layers for single parts are in `tests/seeded`, each with a model
 of its own: `doors` (what verification lets in), `counts` (votes, claims, timers, silence), `blocks` (what may stand in
 a block, a batch, a synced range, the pool), `stores` (journal, bodies, sign floor), `solo` (one replica among voices
-that say whatever at most f liars can bring about). A dash: no seeds are asked to find it; the cited test is the directed means that does. Invariants are numbered as in protocol.md; a rule instead of an
-invariant is one whose breach is seen from outside.
+that say whatever at most f liars can bring about), `duties` (junk and its penalty, evidence and its turns). A dash: no
+seeds are asked to find it, and the last column says why; the cited test is the directed means. Invariants are numbered
+as in protocol.md; a rule instead of an invariant is one whose breach is seen from outside.
 
 Not in force, so that nothing can be removed: {not_in_force}.
 """
@@ -95,7 +96,7 @@ def row_of(outcome: Outcome) -> Row:
     tests = "<br>".join(f"`{short(test)}`" for test in mutant.tests)
     allowed = "–" if mutant.seeds is None else budget(mutant.seeds)
     rules = " ".join(mutant.rules)
-    return (mutant.name, rules, tests, outcome.seeds_needed, allowed, outcome.invariant or "–")
+    return (mutant.name, rules, tests, outcome.seeds_needed, allowed, outcome.invariant or mutant.without_seeds or "–")
 
 
 def rows_in(text: str) -> list[Row]:
@@ -118,7 +119,8 @@ def page(rows: list[Row]) -> str:
         f"{len(rows)} mutants, all killed by their tests; {len(found)} of them by seeds too ({by_layer}), "
         f"the median after {found[len(found) // 2]} and the slowest after {found[-1]}.\n"
     )
-    lines += ["## Mutants", "", "| mutant | rules | cited test | seeds | budget | invariant |", "|" + "---|" * 6]
+    columns = "| mutant | rules | cited test | seeds | budget | invariant, or why no seeds |"
+    lines += ["## Mutants", "", columns, "|" + "---|" * 6]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     lines += ["", "## Rules", "", "| rule | removed by (seeds) |", "|---|---|"]
     for rule in sorted({rule for row in rows for rule in row[1].split()}, key=rule_order):

@@ -33,6 +33,7 @@ def docstrings(file: str) -> dict[str, str]:
 def test_it_is_small_and_fits_the_present_tree(mutant: Mutant) -> None:
     """One to five lines, each hunk at exactly one place, and the result is Python."""
     assert 1 <= mutant.lines <= LINES_MAX
+    assert (mutant.seeds is None) == bool(mutant.without_seeds), "seeds, or why there are none"
     for file, text in mutant.patched().items():
         compile(text, file, "exec")
 
@@ -67,7 +68,7 @@ def test_the_table_lists_exactly_these() -> None:
     for row, mutant in zip(rows, MUTANTS, strict=True):
         seeds, allowed, invariant = row[3:]
         if mutant.seeds is None:
-            assert (seeds, allowed, invariant) == ("–", "–", "–")
+            assert (seeds, allowed, invariant) == ("–", "–", mutant.without_seeds)
         else:
             assert allowed == budget(mutant.seeds)
             assert 1 <= int(seeds) <= mutant.seeds.beyond - mutant.seeds.first

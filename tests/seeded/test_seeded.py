@@ -4,12 +4,12 @@ from collections import Counter
 
 import pytest
 
-from tests.seeded import blocks, counts, doors, solo, stores
+from tests.seeded import blocks, counts, doors, duties, solo, stores
 
 
 @pytest.mark.parametrize("nodes", [4, 5, 7])
 @pytest.mark.parametrize(
-    "part", [doors, counts, blocks, stores, solo], ids=lambda part: part.__name__.rsplit(".", 1)[-1]
+    "part", [doors, counts, blocks, stores, solo, duties], ids=lambda part: part.__name__.rsplit(".", 1)[-1]
 )
 def test_every_part_keeps_to_its_rules(part: object, nodes: int) -> None:
     """P2 to P23: one consortium size after another, the first seeds."""
@@ -21,7 +21,7 @@ def test_what_is_demanded_is_reached() -> None:
     """A check that is never reached proves nothing."""
     shown: Counter[str] = Counter()
     for seed in range(100):
-        for part in (doors, counts, stores):
+        for part in (doors, counts, stores, duties):
             shown.update(part.run_seed(seed, 4))
     for seed in range(40):
         shown.update(blocks.run_seed(seed, 4))
@@ -53,8 +53,10 @@ SITUATIONS = (
     "far behind",
     "fork",
     "joins",
+    "known already",
     "journal refused True",
     "lower lock",
+    "offers",
     "only a certificate waits",
     "own words from elsewhere",
     "proposal handed on",
@@ -65,9 +67,11 @@ SITUATIONS = (
     "rival claims",
     "rollback",
     "room False",
+    "room won back",
     "said again",
     "silence ends",
     "stale timer",
+    "turns",
     "sync from a liar",
     "synced",
     "term over",

@@ -68,7 +68,7 @@ def court() -> Court:
 
 
 def test_junk_halves_the_share_down_to_one_batch(court: Court) -> None:
-    """Never to nothing: an origin must be able to do better."""
+    """P23: never to nothing: an origin must be able to do better."""
     shares = []
     for _ in range(6):
         shares.append(court.pool.share(ORIGIN))
@@ -80,7 +80,7 @@ def test_junk_halves_the_share_down_to_one_batch(court: Court) -> None:
 
 
 def test_good_batches_restore_it_step_by_step(court: Court) -> None:
-    """So many for each step; junk in between starts the count again."""
+    """P23: so many for each step; junk in between starts the count again."""
     for _ in range(3):
         court.orders(court.fresh(), Code.E_UNKNOWN_SENDER)
     found = [court.orders(court.fresh()) for _ in range(GOOD_PER_STEP)]
@@ -101,7 +101,7 @@ def test_what_admission_never_lets_in_is_junk(court: Court, code: Code) -> None:
 
 @pytest.mark.parametrize("code", [Code.E_NO_CONSENT, Code.E_FORMAT, Code.E_NONCE, Code.E_SUSPENDED, Code.E_INTERNAL])
 def test_what_a_client_can_bring_about_is_not(court: Court, code: Code) -> None:
-    """Otherwise a client could take the room from the node that it sends to."""
+    """P23: otherwise a client could take the room from the node that it sends to."""
     assert court.orders(court.fresh(), code) == 0
 
 
@@ -119,7 +119,7 @@ def test_a_batch_is_junk_when_most_of_it_is(court: Court) -> None:
 
 
 def test_a_transaction_that_went_through_another_origin_is_nobodys_junk(court: Court) -> None:
-    """A client may hand it to two nodes; both are correct."""
+    """P23: a client may hand it to two nodes; both are correct."""
     twice = court.fresh()
     assert court.orders(twice, origin=NodeId(OTHER.public)) == 0
     assert court.orders(twice, None) == 0
@@ -186,7 +186,7 @@ def test_only_the_signature_of_the_origin_makes_a_bad_batch_its_junk(court: Cour
 
 
 def test_the_same_junk_counts_once(court: Court) -> None:
-    """Whoever shows it again shows nothing new."""
+    """P23: whoever shows it again shows nothing new."""
     for _ in range(3):
         court.standing.convict(ORIGIN, BatchId(b"j" * 32))
     assert court.pool.halvings == {ORIGIN: 1}

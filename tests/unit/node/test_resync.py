@@ -118,7 +118,7 @@ def test_forgetting_the_mark_alone_only_halts_it_again(home: Home) -> None:
 
 
 def test_resync_rebuilds_the_state_and_the_node_takes_part_again(home: Home) -> None:
-    """Every block was under a certificate; the damage is gone; what the key has signed is not forgotten."""
+    """P22: every block was under a certificate; the damage is gone; what the key has signed is not forgotten."""
     cast = votes(home)
     assert {type(vote).__name__ for vote in cast} == {"PrePrepare", "Prepare", "Commit"}
     damage(home)
@@ -182,14 +182,14 @@ def test_a_truly_divergent_node_stays_halted(home: Home) -> None:
 
 
 def test_a_node_that_was_never_halted_is_halted_when_it_disagrees(home: Home) -> None:
-    """Whoever resynchronises with a wrong version learns of it before the node speaks."""
+    """P22: whoever resynchronises with a wrong version learns of it before the node speaks."""
     with pytest.raises(WrongRoot):
         resynchronised(home, Wrong())
     run("start", "--home", home.layout.root, expect=78)
 
 
 def test_the_header_above_the_ledger_is_compared_too(home: Home) -> None:
-    """The disputed header was never appended; an execution that stops below it would agree with itself only."""
+    """P22: the disputed header was never appended; an execution that stops below it would agree with itself only."""
     with lone_node(home, 100_000) as node:
         node.perform(node.engine.start())
         tip = node.engine.executor.last
@@ -208,7 +208,7 @@ def test_the_header_above_the_ledger_is_compared_too(home: Home) -> None:
 
 
 def test_a_halt_over_liars_is_not_lifted(home: Home) -> None:
-    """Two committed blocks for one height are nothing that an execution can repair."""
+    """P22: two committed blocks for one height are nothing that an execution can repair."""
     with lone_node(home) as node:
         node.ledger.apply([PutJournal(HaltRecord("two blocks were committed at height 3"))])
     with pytest.raises(StoreError, match="two blocks were committed"):
@@ -217,7 +217,7 @@ def test_a_halt_over_liars_is_not_lifted(home: Home) -> None:
 
 
 def test_a_ledger_that_no_quorum_decided_is_not_executed(home: Home) -> None:
-    """A block whose certificate does not verify: the ledger is at fault, and it is not called a divergence."""
+    """P22: a block whose certificate does not verify: the ledger is at fault, and it is not called a divergence."""
     with lmdb.open(str(home.ledger), max_dbs=8) as environment:
         table = environment.open_db(b"blocks", create=False)
         with environment.begin(write=True) as txn:
