@@ -79,6 +79,16 @@ def test_junk_halves_the_share_down_to_one_batch(court: Court) -> None:
     assert court.pool.share(NodeId(OTHER.public)) == FULL
 
 
+def test_a_share_that_does_not_halve_evenly_ends_at_one_batch_too() -> None:
+    """P23: whoever may send nothing can show nothing better."""
+    pool = BatchPool(bytes_max=12 * limits.BATCH_BYTES_MAX, origins=4)
+    shares = []
+    for _ in range(4):
+        shares.append(pool.share(ORIGIN))
+        pool.halve(ORIGIN)
+    assert shares == [3 * limits.BATCH_BYTES_MAX, 3 * limits.BATCH_BYTES_MAX // 2, *[limits.BATCH_BYTES_MAX] * 2]
+
+
 def test_good_batches_restore_it_step_by_step(court: Court) -> None:
     """P23: so many for each step; junk in between starts the count again."""
     for _ in range(3):

@@ -185,6 +185,8 @@ def test_a_node_that_was_never_halted_is_halted_when_it_disagrees(home: Home) ->
     """P22: whoever resynchronises with a wrong version learns of it before the node speaks."""
     with pytest.raises(WrongRoot):
         resynchronised(home, Wrong())
+    with lone_node(home) as node:
+        assert halt_mark(node.ledger) is not None
     run("start", "--home", home.layout.root, expect=78)
 
 
