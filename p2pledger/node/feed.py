@@ -29,7 +29,7 @@ HEIGHTS_PER_REPLY_MAX = 1_000
 ITEM_BYTES_MAX = 1024 * 1024
 _DIGESTS_MAX = 64
 """Of the newest heights; pruning stays 99 below the tip."""
-_SLICE = 256
+_SLICE = 64
 """Receipts looked through before others get their turn."""
 
 
