@@ -17,6 +17,7 @@ from p2pledger.health.events import (
     IdentityRekeyed,
     KeyRevoked,
     KeyRotated,
+    SharesReleased,
 )
 from p2pledger.health.log import LogLine
 from p2pledger.health.operations import ActorOpening, ConsentGrant
@@ -99,6 +100,8 @@ def event(told: AnyEvent) -> str:
             return f"consent {told.consent_id.hex()} was taken back: {told.reason}"
         case KeyRotated() | IdentityRekeyed():
             return "a new key took the place of the old one"
+        case SharesReleased():
+            return f"validator {told.validator[:4].hex()} released its shares of {told.records} records"
         case KeyRevoked():
             return "the key was revoked"
         case _:

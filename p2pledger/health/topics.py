@@ -20,12 +20,13 @@ from p2pledger.health.events import (
     KeyRotated,
     ProxyGranted,
     ProxyRevoked,
+    SharesReleased,
 )
 from p2pledger.primitives.ids import Bytes16
 
-Topic = Literal["access", "consent", "break-glass", "recovery"]
+Topic = Literal["access", "consent", "break-glass", "recovery", "release"]
 """`access`: every decision, broken glass too; `consent`: proxies and deaths too, as they change who may; `recovery`:
-whatever gives a person another key."""
+whatever gives a person another key; `release`: a validator says that its shares of a permitted access have left."""
 
 _TOPICS: Mapping[type, frozenset[Topic]] = {
     AccessDecided: frozenset({"access"}),
@@ -37,6 +38,7 @@ _TOPICS: Mapping[type, frozenset[Topic]] = {
     BreakGlassUsed: frozenset({"break-glass"}),
     BreakGlassReviewed: frozenset({"break-glass"}),
     BreakGlassRateExceeded: frozenset({"break-glass"}),
+    SharesReleased: frozenset({"release"}),
     KeyRotated: frozenset({"recovery"}),
     KeyRevoked: frozenset({"recovery"}),
     IdentityRekeyed: frozenset({"recovery"}),
