@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from p2pledger.client.links import Node
     from p2pledger.node.home import Home
     from p2pledger.primitives.crypto import SigningKey
+    from p2pledger.primitives.ids import AccountKey
 
 T = TypeVar("T")
 
@@ -111,12 +112,26 @@ class Connection:
         return self.wallet().at(card_named(cards, self.at).organisation)
 
     def organisation(self) -> "OrganisationWallet":
-        """The keys of the organisation whose home it is; raises ConfigError."""
+        """The keys of the organisation whose home it is, rotated or not; raises ConfigError."""
         from p2pledger.client.keyring import OrganisationWallet
+        from p2pledger.node.home import load_seed
 
         home = self.home()
-        seeds = home.keys.seeds
-        return OrganisationWallet.of_seeds(home.card.organisation, seeds["account"], seeds["box"])
+        seeds, now = home.keys.seeds, home.layout.account_now
+        account = load_seed(now) if now.exists() else seeds["account"]
+        return OrganisationWallet.of_seeds(home.card.organisation, account, seeds["box"])
+
+    def signer_of(self, signers: "Sequence[AccountKey]") -> "SigningKey":
+        """As `signer`; the organisation's next key where that one is asked for and the present one is not."""
+        from p2pledger.node.home import load_seed
+        from p2pledger.primitives.crypto import SigningKey
+
+        present = self.signer()
+        if self.wallet_file is not None or present.public in signers:
+            return present
+        path = self.home().layout.account_next
+        coming = SigningKey(load_seed(path)) if path.exists() else present
+        return coming if coming.public in signers else present
 
     def signer(self) -> "SigningKey":
         """The person's key where a wallet is named, else the organisation's; raises InvalidInput, ConfigError."""

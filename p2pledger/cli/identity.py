@@ -33,6 +33,7 @@ def identity() -> None:
 @identity.command("register")
 @click.option("--organisation", metavar="NAME", help="A patient's custodian, or the employer; the same as --at.")
 @click.option("--kind", type=click.Choice(KINDS), default="patient", show_default=True)
+@click.option("--sponsor-key", type=Hex(32), help="Its account key. [default: the one in the genesis]")
 @click.option("--attestation", type=Hex(32), help="Commitment to the record of the identity check. [default: random]")
 @click.option("--valid-for", "valid_ms", type=Span(), default="12h", show_default=True, help="Below 24h.")
 @click.option("--to", "target", type=FILE, help="Write the draft here. [default: stdout]")
@@ -41,6 +42,7 @@ def register(
     connection: Connection,
     organisation: str | None,
     kind: Any,
+    sponsor_key: bytes | None,
     attestation: bytes | None,
     valid_ms: int,
     target: Path | None,
@@ -50,14 +52,15 @@ def register(
     from p2pledger.cli.tx import write_draft
     from p2pledger.client.health import register_identity
     from p2pledger.client.signing import Draft
-    from p2pledger.primitives.ids import Millis, Nonce
+    from p2pledger.primitives.ids import AccountKey, Millis, Nonce
 
     founding = connection.founding()
     persona = replace(connection, at=organisation or connection.at).persona()
     sponsor = next(card for card in founding.genesis.cards if card.organisation == persona.organisation)
     operation = register_identity(persona, kind, attestation)
     expires = Millis(now_ms() + valid_ms)
-    draft = Draft.new(founding.chain, persona.account, Nonce(_FIRST), expires, [operation], [sponsor.account])
+    cosigner = sponsor.account if sponsor_key is None else AccountKey(sponsor_key)
+    draft = Draft.new(founding.chain, persona.account, Nonce(_FIRST), expires, [operation], [cosigner])
     write_draft(draft.signed(persona.signing), target)
     say(f"id {persona.did.hex()} at {sponsor.name}; next: {sponsor.name} runs 'tx sign', then anybody 'tx submit'")
 

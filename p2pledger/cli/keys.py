@@ -1,11 +1,16 @@
 """`p2pledger keys`: what lies in keys/, and its backup on paper."""
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
+from p2pledger.cli.connect import Connection, with_connection
 from p2pledger.cli.output import Session, say, with_session
 from p2pledger.primitives.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from p2pledger.client.ledger import LedgerClient
 
 PURPOSES = {
     "account": "signs transactions and the genesis",
@@ -76,6 +81,59 @@ def restore(session: Session, name: str) -> None:
     create_private(layout.key(name), seed.hex().encode() + b"\n")
     session.show({"key": name, "public": public, "file": layout.key(name)})
     say("next: p2pledger keys check")
+
+
+@keys.command("next")
+@with_session
+def make_next(session: Session) -> None:
+    """Make the organisation's next account key: for 'keys rotate', or for 'member rekey' by the others."""
+    import secrets
+
+    from p2pledger.client.files import create_private
+    from p2pledger.node.home import Layout, existing_home, load_keys, load_seed
+    from p2pledger.primitives.crypto import SigningKey
+
+    layout = Layout(existing_home(session.home))
+    box = load_keys(layout).box.public
+    if not layout.account_next.exists():
+        create_private(layout.account_next, secrets.token_bytes(32).hex().encode() + b"\n")
+    account = SigningKey(load_seed(layout.account_next)).public
+    session.show({"account": account, "box": box, "file": layout.account_next})
+    say("next: 'keys rotate'; or, where the present key was stolen, the others run 'member rekey' with these two")
+
+
+@keys.command("rotate")
+@with_connection
+def rotate(connection: Connection) -> None:
+    """Put the key of 'keys next' in place of the organisation's account key, on the chain and in the home.
+
+    After an interruption do it again; where the chain has the next key already, the home follows. The card's key stays
+    in the home: the genesis names it.
+    """
+    from p2pledger.client.files import sync_folder
+    from p2pledger.health.identity_operations import OrganisationKeyRotate
+    from p2pledger.node.home import load_seed
+    from p2pledger.primitives.crypto import SigningKey
+    from p2pledger.primitives.ids import AccountKey
+
+    layout = connection.home().layout
+    if not layout.account_next.exists():
+        raise InvalidInput("there is no next key; make one with 'keys next', and back it up")
+    coming = SigningKey(load_seed(layout.account_next))
+    organisation = connection.organisation()
+    operation = OrganisationKeyRotate(AccountKey(coming.public), organisation.custodian.box.public)
+
+    async def stands(ledger: "LedgerClient") -> bool:
+        return (await ledger.standing()).role == "organisation"
+
+    async def work(ledger: "LedgerClient") -> int:
+        return (await ledger.submit(operation, cosigners=[coming])).executed.receipt.height
+
+    height = None if connection.ask(coming, stands) else connection.ask(organisation.account, work)
+    layout.account_next.replace(layout.account_now)
+    sync_folder(layout.keys)
+    connection.session.show({"account": coming.public, "height": height, "file": layout.account_now})
+    say("the old key is dead; back up the new one: it is not in the backup of the card's keys")
 
 
 @keys.command("check")

@@ -9,12 +9,14 @@ import click
 from p2pledger.cli.connect import FILE, Connection, with_connection
 from p2pledger.cli.output import Session, say, with_session
 from p2pledger.cli.values import Hex
-from p2pledger.primitives.errors import InvalidInput
+from p2pledger.primitives.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
+    from p2pledger.chain.genesis import Card
     from p2pledger.client.ledger import LedgerClient
     from p2pledger.client.signing import Draft
     from p2pledger.primitives.codec import Record
+    from p2pledger.primitives.ids import AccountKey
 
 KINDS = ("hospital", "insurer", "agency", "manufacturer", "pharmacy", "research")
 
@@ -115,11 +117,26 @@ def _draft(
     from p2pledger.primitives.ids import AccountKey
 
     ours = connection.organisation().account
-    cosigners = [connection.card(other).account for other in others] + [AccountKey(key) for key in more]
+    cards = [connection.card(other) for other in others]
 
     async def work(ledger: "LedgerClient") -> "Draft":
+        cosigners = [await account_of(ledger, card) for card in cards] + [AccountKey(key) for key in more]
         chain, nonce = ledger.founding.chain, await ledger.next_nonce()
         return Draft.new(chain, ledger.account, nonce, ledger.expiry(), [operation], cosigners)
 
     write_draft(connection.ask(ours, work).signed(ours), target)
     say(f"next: {', '.join(others)} run 'tx sign' within ten minutes, then anybody 'tx submit'")
+
+
+async def account_of(ledger: "LedgerClient", card: "Card") -> "AccountKey":
+    """A member's account as the last checkpoint proves it; before the first one, the card's. Members only."""
+    from p2pledger.health import keys
+    from p2pledger.health.directory import Organisation
+    from p2pledger.primitives import limits
+    from p2pledger.primitives.codec import decode
+
+    try:
+        _, data = await ledger.state(keys.organisation(card.organisation))
+    except Unavailable:
+        return card.account
+    return card.account if data is None else decode(Organisation, data, limits.STATE_VALUE_BYTES_MAX).account

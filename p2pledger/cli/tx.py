@@ -43,7 +43,7 @@ def sign(connection: Connection, draft: Path, target: Path | None) -> None:
     chain = connection.founding().chain
     if read.body.chain != chain:
         raise InvalidInput(f"the draft is for chain {read.body.chain.hex()}, this is chain {chain.hex()}")
-    signed = read.signed(connection.signer())
+    signed = read.signed(connection.signer_of(read.signers))
     write_draft(signed, target)
     say(f"signed by {len(signed.signers) - len(signed.missing)} of {len(signed.signers)}")
 

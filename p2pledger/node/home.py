@@ -51,6 +51,16 @@ class Layout:
         return self.root / "keys"
 
     @property
+    def account_now(self) -> Path:
+        """The account key that signs for the organisation where it has replaced the card's."""
+        return self.keys / "account.now"
+
+    @property
+    def account_next(self) -> Path:
+        """The account key that is about to replace it."""
+        return self.keys / "account.next"
+
+    @property
     def certificate(self) -> Path:
         return self.root / "node.crt.der"
 

@@ -276,3 +276,49 @@ def test_an_organisations_key_comes_back_from_its_words(town: Town, name: str) -
     run("keys", "restore", name, *home, input=f"{words}\n")
     assert layout.key(name).read_bytes() == before
     run("keys", "check", *home)
+
+
+def test_an_organisation_rotates_its_account(town: Town) -> None:
+    """F-22: on the chain and in the home; what it signs from then on counts, and its nodes start as before."""
+    home = town.as_organisation(NAMES[2])
+    place = ["--home", town.home(NAMES[2])]
+    assert "keys next" in said(run("keys", "rotate", *home, expect=2))
+    made = json.loads(run("keys", "next", *place, "--output", "json").stdout)
+    assert json.loads(run("keys", "next", *place, "--output", "json").stdout) == made, "asked twice, made once"
+    done = json.loads(run("keys", "rotate", *home, "--output", "json").stdout)
+    assert done["account"] == made["account"] and done["height"] is not None
+    run("keys", "check", *place)
+    town.chain.tick()
+    draft, signed = town.file("by the new key.draft"), town.file("by the new key.signed")
+    run("member", "suspend", NAMES[3], *town.as_organisation(), "--with", NAMES[2], "--to", draft)
+    run("tx", "sign", draft, *home, "--to", signed)
+    run("tx", "submit", signed, *home)
+
+    run("wallet", "init", town.file("late"), "--no-passphrase")
+    person = town.as_person("late", NAMES[2])
+    draft, signed = town.file("late.draft"), town.file("late.signed")
+    run("identity", "register", *person, "--sponsor-key", made["account"], "--to", draft)
+    run("tx", "sign", draft, *home, "--to", signed)
+    run("tx", "submit", signed, *person)
+
+
+def test_a_member_whose_key_was_stolen_comes_back(town: Town) -> None:
+    """F-22: suspended above, it makes its next key; the others and it sign; it adopts the key and is resumed."""
+    victim = town.as_organisation(NAMES[3])
+    town.chain.tick()
+    made = json.loads(run("keys", "next", "--home", town.home(NAMES[3]), "--output", "json").stdout)
+    given = ["--account", made["account"], "--box", made["box"], "--with", NAMES[2]]
+    for command, more in (("rekey", given), ("resume", ["--with", NAMES[2]])):
+        draft, second, third = (town.file(f"back {command} {step}") for step in range(3))
+        run("member", command, NAMES[3], *town.as_organisation(), *more, "--to", draft)
+        run("tx", "sign", draft, *town.as_organisation(NAMES[2]), "--to", second)
+        if command == "rekey":
+            run("tx", "sign", second, *victim, "--to", third)
+            run("tx", "submit", third, *town.as_organisation())
+            adopted = json.loads(run("keys", "rotate", *victim, "--output", "json").stdout)
+            assert (adopted["account"], adopted["height"]) == (made["account"], None), "the chain had it already"
+        else:
+            run("tx", "submit", second, *town.as_organisation())
+        town.chain.tick()
+    town_document = json.loads(run("identity", "show", *victim).stdout)
+    assert ["revokedAtHeight" in method for method in town_document["verificationMethod"]] == [True, False]
