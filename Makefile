@@ -10,7 +10,7 @@ SIM_LONG = $(PY) -m p2pledger sim run --jobs $(CORES)
 SCENARIO ?= standard
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types imports unit process simulate sim-long model model-short test-system mutants mutation bench requirements clean
+.PHONY: help demo test check lint types imports unit consent-reference process simulate sim-long model model-short test-system mutants mutation bench requirements clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 16
@@ -50,6 +50,9 @@ imports: $(VENV)/.dev  ## the import floors of docs/architecture.md
 
 unit: $(VENV)/.dev  ## unit, interface, scenario, vector and network tests
 	$(PY) -m pytest -n $(WORKERS) -q tests -m "not process and not system" --ignore=tests/simulation
+
+consent-reference: $(VENV)/.dev  ## 100,000 random consents and requests, judged by the evaluator and by its reference
+	CONSENT_CASES=100000 $(PY) -m pytest -q tests/unit/health/test_evaluator.py::test_decide_agrees_with_the_reference
 
 simulate: $(VENV)/.dev  ## the short simulation campaign, with its counters of reached situations
 	$(PY) -m pytest -n $(WORKERS) -q tests/simulation
