@@ -107,7 +107,7 @@ class Client:
         gc.freeze()
         gc.disable()  # everything is allocated; a collection would show up as latency
         start = float(line)
-        await trio.sleep(start - time.monotonic())
+        await trio.sleep(max(0.0, start - time.monotonic()))
         self.start = start
 
     async def _end_with(self, orders: trio.lowlevel.FdStream, scope: trio.CancelScope) -> None:

@@ -18,7 +18,7 @@ from bench.town import Planned
 from p2pledger.primitives.errors import Unavailable
 
 SAMPLE_S = 0.5
-START_IN_S = 0.2
+START_IN_S = 0.5
 Due = tuple[int, Planned, float]
 """A transaction with its number in the point and its due time."""
 
