@@ -145,7 +145,7 @@ def _found(index: int, start: int, end: int, resource: Any, where: str, full_url
         _refuse(where, "its resource is not an object")
     kind = resource.get("resourceType")
     if not isinstance(kind, str) or not re.fullmatch(r"[A-Za-z]{1,64}", kind):
-        _refuse(where, f"its resource has no resourceType (found {_shown(kind)})")
+        _refuse(where, f"its resource has no resourceType: {_shown(kind)} is none")
     return _Found(index, start, end, resource, full_url)
 
 
@@ -167,6 +167,9 @@ def _located(text: str, found: Iterable[_Found]) -> list[Extracted]:
 
 # The scanner: JSON's whitespace, strings, objects and arrays; everything inside a member is left to the parser.
 
+SHOWN_LENGTH_MAX = 6
+"""F-29 is about strings longer than this."""
+_WORDS = frozenset({"Bundle", "Patient", "resource", "resourceType", "fullUrl", "request"})
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _NESTING = re.compile(r'"(?:[^"\\]++|\\.)*+["\\]?|[\[\]{}]', re.DOTALL)
 """A whole string or one bracket. An unterminated string matches to the end, so that the pass stays linear."""
@@ -283,8 +286,11 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_members_once, parse_float=str, pa
 
 
 def _shown(value: object) -> str:
-    """A short form for an error text."""
-    return ascii(value)[:40]
+    """A value for an error text: F-29, what may be a person's is described and not repeated."""
+    if isinstance(value, str):
+        is_harmless = len(value) <= SHOWN_LENGTH_MAX or value in _WORDS
+        return ascii(value) if is_harmless else f"a text of {len(value)} characters"
+    return ascii(value)[:SHOWN_LENGTH_MAX] if isinstance(value, int | None) else f"a JSON {type(value).__name__}"
 
 
 def _refuse(where: str, rule: str) -> NoReturn:
