@@ -92,7 +92,7 @@ def test_a_deny_that_is_added_permits_nothing_new(
 def test_a_shorter_or_revoked_consent_permits_nothing_new(
     consents: list[dict[str, Any]], hours: int, asked: dict[str, Any]
 ) -> None:
-    """I-7: of bare permissions, once by ending earlier, once by being taken back. (An exception is a denial to all other
+    """I-7: of bare permissions, once by ending earlier, once by being taken back. (An exception is a denial to all
     consents too, and goes with its consent; one judged alone is in test_evaluator.)"""
     permits = [{**drawn, "base": "permit", "exceptions": ()} for drawn in consents]
     long = world_of(permits)
