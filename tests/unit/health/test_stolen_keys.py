@@ -112,6 +112,44 @@ def test_every_key_keeps_the_heights_between_which_it_counted(world: World) -> N
     assert [period.since for period in periods(world, id16("Berg"))] == [0]
 
 
+def test_a_rekey_is_refused_to_those_who_have_accounts_too(world: World) -> None:
+    """A colleague who sends it, a house that is no employer, nobody's id, a patient, a witness that is suspended."""
+    world.register("nurse", "practitioner", TAL, "Tal")
+    world.submit(TAL, REVOKE)
+    nurse, own = key("nurse"), replace(REKEY, key=account("nurse"))
+    assert world.submit(nurse, REKEY, cosigners=[TAL, SEE]) == Code.E_ROLE
+    assert world.submit(nurse, own, cosigners=[BERG, SEE]) == Code.E_ROLE
+    assert world.submit(nurse, own, cosigners=[TAL, SEE]) == Code.E_DUP
+    assert world.submit(nurse, replace(own, did=id16("nobody")), cosigners=[TAL, SEE]) == Code.E_NOT_FOUND
+    assert world.submit(NEW, replace(REKEY, did=id16("nobody")), cosigners=[TAL, SEE]) == Code.E_UNKNOWN_SENDER
+
+    patient = directory.identity_of(PID, world.state)
+    assert patient is not None
+    world.state.apply({keys.identity(PID): encode(replace(patient, revoked=patient.registered))})
+    for sender, operation in ((nurse, replace(own, did=PID)), (NEW, replace(REKEY, did=PID))):
+        assert world.submit(sender, operation, cosigners=[BERG, SEE]) in (Code.E_ROLE, Code.E_UNKNOWN_SENDER)
+
+    world.submit(BERG, OrganisationSuspend(id16("See")), cosigners=[WALD])
+    assert world.submit(NEW, REKEY, cosigners=[TAL, SEE]) == Code.E_COSIGNERS
+    assert world.submit(NEW, REKEY, cosigners=[TAL, BERG]) == Code.OK
+
+
+def test_keys_are_numbered_without_gaps(world: World) -> None:
+    """A document asks for each number from 1 on: rotations, replacements, people and members alike."""
+    third = key("doctor 3")
+    world.submit(TAL, REVOKE)
+    world.submit(NEW, REKEY, cosigners=[TAL, SEE])
+    assert world.submit(NEW, KeyRotate(DID, account("doctor 3"), hash32("box 3")), cosigners=[third]) == Code.OK
+    world.submit(BERG, OrganisationKeyRotate(account("Berg 2"), hash32("b")), cosigners=[key("Berg 2")])
+    again = OrganisationKeyRotate(account("Berg 3"), hash32("c"))
+    assert world.submit(key("Berg 2"), again, cosigners=[key("Berg 3")]) == Code.OK
+    person, house = directory.identity_of(DID, world.state), directory.organisation_of(id16("Berg"), world.state)
+    assert person is not None and house is not None
+    assert [period.key for period in periods(world, DID)] == [STOLEN, account("doctor 2"), person.key]
+    assert [period.key for period in periods(world, house.id)] == [BERG.public, account("Berg 2"), house.account]
+    assert person.periods == house.periods == 3
+
+
 # A member
 
 
