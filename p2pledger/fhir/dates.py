@@ -17,7 +17,7 @@ def instants(text: object, where: str) -> tuple[int, int]:
     """(first instant, first instant after it) of a FHIR dateTime of any precision; `where` names it in InvalidInput."""
     match = _TIME.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise InvalidInput(f"{where} is no date or time")
+        raise InvalidInput(f"{where} {text!r} is no date or time")
     year, month, day = int(match[1]), int(match[2] or 1), int(match[3] or 1)
     start = days(year, month, day) * DAY_MS
     if not 1 <= month <= 12 or civil(start // DAY_MS) != (year, month, day):
@@ -30,7 +30,7 @@ def instants(text: object, where: str) -> tuple[int, int]:
         return start, start + DAY_MS
     hour, minute, second = int(match[4]), int(match[5]), int(match[6])
     if hour > 23 or minute > 59 or second > 59:
-        raise InvalidInput(f"{where} is no time of day")
+        raise InvalidInput(f"{where} {text!r} is no time of day")
     at = start + 1000 * (3600 * hour + 60 * minute + second) - _offset_ms(match[8])
     return (at + int(match[7].ljust(3, "0")), at + int(match[7].ljust(3, "0")) + 1) if match[7] else (at, at + 1000)
 
