@@ -27,6 +27,8 @@ from p2pledger.primitives.errors import InvalidInput, Unavailable
 
 NAMESPACE = "BENCH_NAMESPACE"
 """In the environment of a run that has a network namespace of its own."""
+READY_S_MAX = 300.0
+"""A node with millions of keys reads them all before it is ready; sixteen of them share the processors."""
 SETTLE_S = 0.7
 """A node brings its counters up to date every half second."""
 
@@ -113,7 +115,7 @@ class Validators:
             process = self.cluster.member(name).process
             assert process is not None
             confine(process.pid, self.stage.validator_cores)
-        await self.cluster.wait_ready(*names, timeout_s=120)
+        await self.cluster.wait_ready(*names, timeout_s=READY_S_MAX)
 
     async def stop(self) -> None:
         """In order; raises ProcessFailed unless each ends with status 0."""
