@@ -8,7 +8,7 @@ from p2pledger.health.events import ConsentGranted, ConsentRevoked
 from p2pledger.health.operations import ConsentGrant, ConsentRevoke, PolicyException
 from p2pledger.health.vocabulary import RevokeReason
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, decode, decode_again, encode
 from p2pledger.primitives.errors import Code, Refused
 from p2pledger.primitives.ids import U64, Height
 from p2pledger.state.view import StateView
@@ -116,7 +116,8 @@ def load_all(pid: bytes, state: StateView) -> list[Consent]:
 
 def decode_consent(data: bytes) -> Consent:
     """A consent from its state value; raises InvalidInput."""
-    return decode(Consent, data, limits.STATE_VALUE_BYTES_MAX)
+    consent: Consent = decode_again(Consent, data, limits.STATE_VALUE_BYTES_MAX)
+    return consent
 
 
 class Holdings(Record, frozen=True):

@@ -176,7 +176,7 @@ def organisation_by_key(account: AccountKey, state: StateView) -> Organisation |
 def credentials_of(did: bytes, state: StateView) -> list[Credential]:
     """All credentials of an identity, ended ones too."""
     scan = state.scan(keys.credentials(did))
-    return [decode(Credential, data, limits.STATE_VALUE_BYTES_MAX) for _, data in scan]
+    return [decode_again(Credential, data, limits.STATE_VALUE_BYTES_MAX) for _, data in scan]
 
 
 def may_act(account: AccountKey, state: StateView) -> bool:

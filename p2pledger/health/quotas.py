@@ -6,7 +6,7 @@ glass is left open to those who may. Organisations answer with their name and ar
 """
 
 from p2pledger.health import directory, keys, rules
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, decode_again, encode
 from p2pledger.primitives.ids import U64, AccountKey
 from p2pledger.state.view import StateView, Writes
 
@@ -22,7 +22,7 @@ def refusals_of(author: AccountKey, time_ms: int, state: StateView) -> Refusals:
     """The refusals of a key in the window of this block time."""
     window = rules.of(state).refusals_window(time_ms)
     data = state.get(keys.refusals(author))
-    stored = None if data is None else decode(Refusals, data, 32)
+    stored = None if data is None else decode_again(Refusals, data, 32)
     return stored if stored is not None and stored.window == window else Refusals(window, 0)
 
 

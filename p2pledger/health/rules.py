@@ -4,7 +4,7 @@ from typing import Literal
 
 from p2pledger.chain.genesis import Parameters
 from p2pledger.health import keys
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, decode_again, encode
 from p2pledger.primitives.ids import U64
 from p2pledger.state.view import StateView
 
@@ -52,4 +52,5 @@ def of(state: StateView) -> Rules:
     """The rules that hold in this state."""
     data = state.get(keys.RULES)
     assert data is not None, "the genesis wrote the rules"
-    return decode(Rules, data, 128)
+    rules: Rules = decode_again(Rules, data, 128)
+    return rules

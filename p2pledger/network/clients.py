@@ -21,7 +21,6 @@ from p2pledger.network.api import (
     Question,
     Reply,
     Request,
-    Submit,
     Subscribe,
     Welcome,
 )
@@ -75,8 +74,10 @@ class Session:
 
 
 Handler = Callable[[Session, Question], Awaitable[Reply]]
-Taker = Callable[[Submit, Callable[[Reply | Rejected], None]], None]
-"""Takes a submission in and calls back once, now or later; may raise as a handler does, and then does not call."""
+Decided = Callable[[Reply | Rejected], None]
+Taker = Callable[[Session, Request, Decided], bool]
+"""Answers what comes with every transaction: calls back once, now or later, for as long as the session is there. False
+leaves a request to the handler; may raise as a handler does. Neither calls back."""
 Feeder = Callable[[Session, Subscribe, Cursor], Awaitable[FeedReply]]
 """The next reply of a subscription from a place on; waits until there is one."""
 
@@ -134,7 +135,7 @@ class _Connection:
 
 class ClientServer:
     """Serves clients. `handler` answers one request, `feeder` goes on with a subscription, `role_of` knows accounts.
-    `taker` answers submissions instead of the handler: there are so many that a task for each would cost too much.
+    `taker` answers instead of the handler what there is so much of that a task for each would cost too much.
 
     The handler's InvalidInput, Rejected, Refused and Unavailable become a Failure; StoreError, Divergence and failed
     assertions stop the node; anything else is a bug that costs one reply and a line in the log, because no client may
@@ -284,9 +285,7 @@ class ClientServer:
                     request = _parse_request(body)
                     await _take(connection.slots)
                     self.counters.requests += 1
-                    if isinstance(request, Submit) and self._taker is not None:
-                        self._take_in(connection, request, self._taker)
-                    else:
+                    if not self._is_taken(connection, request):
                         requests.start_soon(self._answer, connection, request)
                 pause_s = connection.budget.spend(len(data), decoder.frames - before, trio.current_time())
                 if pause_s:
@@ -311,16 +310,20 @@ class ClientServer:
             self._reply(connection, await self._tried(request, lambda: handler(connection.session, request)))
         connection.slots.release()
 
-    def _take_in(self, connection: _Connection, request: Submit, taker: Taker) -> None:
+    def _is_taken(self, connection: _Connection, request: Request) -> bool:
+        if self._taker is None:
+            return False
+
         def decided(reply: Reply | Rejected) -> None:
             connection.slots.release()
             self._reply(connection, _in_words(request, reply) if isinstance(reply, Rejected) else reply)
 
         try:
-            taker(request, decided)
+            return self._taker(connection.session, request, decided)
         except Exception as error:
             connection.slots.release()
             self._reply(connection, self._failure(request, error))
+            return True
 
     async def _feed(self, connection: _Connection, request: Subscribe) -> None:
         """Reply after reply, each made when the one before has almost been read: nothing piles up here."""

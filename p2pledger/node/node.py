@@ -113,7 +113,7 @@ class Node:
             founding.chain,
             self.server.handle,
             self.server.role_of,
-            taker=self.server.take_in,
+            taker=self.server.take,
             feeder=self.server.next_page,
             settings=_client_settings(config),
             transport=surroundings.transport,
@@ -154,9 +154,10 @@ class Node:
         temporary.replace(path)
 
     async def _keep_posting(self) -> None:
-        """Signs of life and gauges for the ops port."""
+        """Signs of life and gauges for the ops port; and the time of those who wait for receipts passes."""
         while True:
             self.board.post(self._readings.take())
+            self.server.expire(self.clients.sessions)
             await trio.sleep(POST_EVERY_S)
 
 

@@ -1,7 +1,7 @@
 """What the client port answers: submissions, receipts with proofs, logs, blocks and status."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from typing import TypeVar, assert_never
 
@@ -19,7 +19,7 @@ from p2pledger.execution import keys
 from p2pledger.health import queries
 from p2pledger.health.log import decode_line
 from p2pledger.network import api
-from p2pledger.network.clients import Session
+from p2pledger.network.clients import Decided, Session
 from p2pledger.node.driver import Driver
 from p2pledger.node.feed import Feed
 from p2pledger.node.metrics import Metrics
@@ -40,6 +40,16 @@ HEIGHTS_MAX = 32
 """Heights whose proofs are remembered: receipts are asked for soon after they were made."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """A receipt that a session waits for."""
+
+    session: Session
+    request: api.AwaitReceipt
+    decided: Decided
+    until_ms: int
+
+
 @dataclass
 class Server:
     """Answers requests from the engine's state, on the driver's thread."""
@@ -54,6 +64,8 @@ class Server:
     """Set at the next block."""
     _awaited: dict[tuple[int, int], trio.lowlevel.ParkingLot] = field(default_factory=dict)
     """Those who wait for a receipt, by (account number, nonce): a block wakes only whom it concerns."""
+    _expected: dict[tuple[int, int], list["_Expected"]] = field(default_factory=dict)
+    """Those who wait for the receipt of their own without a task, by the same."""
     _submitted: OrderedDict[TransactionId, tuple[AccountKey, Nonce]] = field(default_factory=OrderedDict)
     _unindexed: OrderedDict[tuple[AccountKey, Nonce], Executed] = field(default_factory=OrderedDict)
     """Receipts that used no nonce (a refused registration), of transactions handed in here."""
@@ -79,6 +91,7 @@ class Server:
             waiting = self._awaited.get(key)
             if waiting is not None:
                 waiting.unpark_all()
+            self._tell_expecting(key)
         event, self._executed = self._executed, trio.Event()
         event.set()
 
@@ -122,7 +135,54 @@ class Server:
 
     # Transactions
 
-    def take_in(self, request: api.Submit, decided: Callable[[api.Reply | Rejected], None]) -> None:
+    def take(self, session: Session, request: api.Request, decided: Decided) -> bool:
+        """Take in a transaction, or note who waits for the receipt of its own; False for everything else."""
+        match request:
+            case api.Submit():
+                self.take_in(request, decided)
+                return True
+            case api.AwaitReceipt() if request.account == session.account and not request.proven:
+                return self._expect(session, request, decided)
+            case _:
+                return False
+
+    def _expect(self, session: Session, request: api.AwaitReceipt, decided: Decided) -> bool:
+        executed = self._receipt(request.account, request.nonce)
+        if executed is not None:
+            decided(api.ReceiptReply(request.id, executed, None))
+            return True
+        number = keys.account_number(request.account, self.engine.executor.state)
+        if number is None:
+            return False
+        until_ms = self.driver.now.monotonic_ms + min(request.timeout_ms, WAIT_MS_MAX)
+        expected = _Expected(session, request, decided, until_ms)
+        self._expected.setdefault((number, int(request.nonce)), []).append(expected)
+        return True
+
+    def _tell_expecting(self, key: tuple[int, int]) -> None:
+        waiting = self._expected.get(key, ())
+        for one in waiting:
+            executed = self._receipt(one.request.account, one.request.nonce)
+            if executed is None:
+                return  # not durable yet
+            one.decided(api.ReceiptReply(one.request.id, executed, None))
+        if waiting:
+            del self._expected[key]
+
+    def expire(self, live: Container[Session]) -> None:
+        """Called now and then: who has waited long enough is told so, and who is gone is forgotten."""
+        now_ms = self.driver.now.monotonic_ms
+        for key, waiting in list(self._expected.items()):
+            kept = [one for one in waiting if one.session in live and one.until_ms > now_ms]
+            for one in waiting:
+                if one.session in live and one.until_ms <= now_ms:
+                    one.decided(_not_yet(one.request))
+            if kept:
+                self._expected[key] = kept
+            else:
+                del self._expected[key]
+
+    def take_in(self, request: api.Submit, decided: Decided) -> None:
         """Cheap rules first, then room, then signatures in the verifier's threads, then the engine's own word.
 
         Calls `decided` once. Raises Rejected where the cheap rules refuse, and then does not.
@@ -179,7 +239,7 @@ class Server:
             while (evidence := self._evidence(executed)) is None:
                 await self._executed.wait()
             return api.ReceiptReply(request.id, executed, evidence)
-        return api.Failure(request.id, int(Code.E_BUSY), f"no receipt of nonce {request.nonce} yet")
+        return _not_yet(request)
 
     async def _wait_for(self, account: AccountKey, nonce: Nonce) -> None:
         """Return when there may be a receipt: a stranger's has no number to wait for, so any block will do."""
@@ -369,6 +429,10 @@ class Server:
             ),
             peers=peers,
         )
+
+
+def _not_yet(request: api.AwaitReceipt) -> api.Failure:
+    return api.Failure(request.id, int(Code.E_BUSY), f"no receipt of nonce {request.nonce} yet")
 
 
 def _remember(memory: "OrderedDict[K, V]", key: K, value: V, most: int = REMEMBERED_MAX) -> None:
