@@ -193,7 +193,8 @@ def is_stopped(identity: Identity, state: StateView) -> bool:
     if identity.is_suspended or identity.kind == "patient":
         return identity.is_suspended
     organisation = organisation_of(identity.organisation, state)
-    return organisation is None or not organisation.is_active
+    assert organisation is not None, "an identity's organisation was registered before it"
+    return not organisation.is_active
 
 
 # What contracts demand

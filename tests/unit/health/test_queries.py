@@ -3,9 +3,12 @@
 import pytest
 
 from p2pledger.health import consent, keys, log, queries
+from p2pledger.health.identity_operations import OrganisationSuspend
+from p2pledger.health.operations import KeyRotate
+from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.ids import AccountKey
-from tests.unit.execution.ledger import id16, key
-from tests.unit.health.world import BERG, DOCTOR, PATIENT, PID, World
+from tests.unit.execution.ledger import hash32, id16, key
+from tests.unit.health.world import BERG, DOCTOR, PATIENT, PID, SEE, TAL, World
 
 
 @pytest.fixture
@@ -49,3 +52,49 @@ def test_a_log_and_consents_are_those_of_the_patient(world: World) -> None:
     assert queries.log_head_key(PID) == keys.log_head(PID)
     (kept,) = queries.consents_of(PID, world.state)
     assert consent.decode_consent(kept).terms.consent_id == id16("consent")
+
+
+def _may(world: World, asker: SigningKey, asked: bytes) -> bool:
+    return queries.may_read_state(AccountKey(asker.public), asked, world.state)
+
+
+def test_who_may_ask_for_state_with_its_proof(world: World) -> None:
+    """F-20, F-29: members for all; people for members, practitioners and themselves; strangers for nothing."""
+    world.register("neighbour", "patient", BERG, "Berg")
+    neighbour, stranger = key("neighbour"), key("stranger")
+    own = [keys.identity(PID), keys.credentials(PID), keys.key_period(PID, 1), keys.key_owner(PATIENT.public)]
+    public = [
+        keys.organisation(id16("Tal")),
+        keys.key_period(id16("Tal"), 1),
+        keys.identity(id16("doctor")),
+        keys.credential(id16("doctor"), "physician"),
+        keys.key_period(id16("doctor"), 1),
+    ]
+    closed = [
+        keys.log_head(PID),
+        keys.consents(PID),
+        keys.batch(id16("batch")),
+        keys.access(id16("access")),
+        keys.organisation_name("Tal"),
+        keys.identity(id16("nobody")),
+        b"",
+    ]
+    for asked in own + public + closed:
+        assert _may(world, BERG, asked), "a member asks for everything"
+        assert not _may(world, stranger, asked)
+        assert _may(world, PATIENT, asked) == (asked in own + public)
+        assert _may(world, neighbour, asked) == _may(world, DOCTOR, asked) == (asked in public)
+    assert _may(world, DOCTOR, keys.key_owner(DOCTOR.public))
+
+
+def test_rotating_does_not_close_ones_own_document(world: World) -> None:
+    """The old key still finds out what became of it; a member that is suspended asks as little as a stranger."""
+    rotate = KeyRotate(PID, AccountKey(key("patient 2").public), hash32("box"))
+    world.events(PATIENT, rotate, cosigners=[key("patient 2")])
+    for asker in (PATIENT, key("patient 2")):
+        assert _may(world, asker, keys.identity(PID)) and _may(world, asker, keys.key_owner(asker.public))
+    assert queries.is_active_member(AccountKey(TAL.public), world.state) is True
+    world.events(BERG, OrganisationSuspend(id16("Tal")), cosigners=[SEE])
+    assert queries.is_active_member(AccountKey(TAL.public), world.state) is False
+    assert queries.is_active_member(AccountKey(DOCTOR.public), world.state) is False
+    assert not _may(world, TAL, keys.log_head(PID))
