@@ -5,7 +5,8 @@ The edge (the node) keeps the seed, decides which ceremonies to begin or to join
 1. `owed` names the phase in which this validator still owes a word. Before the first one, its seed must be durable.
 2. `answer` makes the words from the seed and the state. Before those of CONFIRM are sent, the share in them must be
    durable.
-3. When `joint_key.active_key` shows a newer sharing, older shares and the seeds of ended ceremonies are deleted.
+3. Who was away, or came after t others had confirmed, gets its share with `late_share`.
+4. When `joint_key.active_key` shows a newer sharing, older shares and the seeds of ended ceremonies are deleted.
 
 After a crash at any moment the same steps lead to the same words; those that the chain has already are not owed.
 """
@@ -17,6 +18,7 @@ from p2pledger.health import joint_key
 from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
 from p2pledger.state.view import StateView
 from p2pledger.threshold.dkg import Ceremony, CeremonyId, Phase
+from p2pledger.threshold.long_term import LongTermHolder
 from p2pledger.threshold.participant import Participant
 
 
@@ -68,8 +70,8 @@ def _is_owed(ceremony: Ceremony, validator: bytes) -> bool:
 def answer(identifier: CeremonyId, participant: Participant, validator: bytes, state: StateView, time_ms: int) -> Words:
     """The words that are owed in this ceremony, perhaps none.
 
-    Raises ProofError or InvalidInput where this validator cannot do its part: its seed is another than it joined with,
-    or it has no share to deal anew.
+    Raises ProofError where this validator cannot do its part: its seed is another than it joined with. Without a share
+    to deal anew it says nothing then, and still receives.
     """
     ceremony = joint_key.ceremony_of(identifier, state)
     if ceremony is None or ceremony.id != identifier:
@@ -81,6 +83,8 @@ def answer(identifier: CeremonyId, participant: Participant, validator: bytes, s
         case Phase.JOIN:
             return Words((LtsInit(identifier, participant.box.public),))
         case Phase.DEAL:
+            if not participant.can_deal(now):
+                return Words(())
             return Words((LtsDeal(identifier, participant.deal(now, validator)),))
         case Phase.REPORT:
             cheats = participant.cheats(now, validator, joint_key.deals_of(now, state))
@@ -88,12 +92,34 @@ def answer(identifier: CeremonyId, participant: Participant, validator: bytes, s
         case Phase.JUSTIFY:
             return Words(_justifications(now, participant, validator))
         case Phase.CONFIRM:
-            holder, share = participant.holder(
-                now, validator, joint_key.deals_of(now, state), joint_key.shown_in(now, state)
-            )
+            holder, share = _holder(now, participant, validator, state)
             return Words((LtsActivate(identifier, holder.key.digest),), share)
         case Phase.ACTIVE | Phase.FAILED:
             return Words(())
+
+
+def late_share(identifier: CeremonyId, participant: Participant, validator: bytes, state: StateView) -> bytes | None:
+    """The share of a validator that joined and was away, or not needed, when t others made the key active.
+
+    None where it has none: it did not join, or a newer sharing has taken the place of this one. Raises ProofError where
+    what was dealt to it makes no share.
+    """
+    ceremony = joint_key.ceremony_of(identifier, state)
+    active = joint_key.active_key(identifier.key_epoch, state)
+    if ceremony is None or ceremony.id != identifier or ceremony.phase != Phase.ACTIVE:
+        return None
+    if active is None or active.key.share_epoch != identifier.share_epoch:
+        return None
+    if validator not in ceremony.receivers or ceremony.receiver(validator) not in ceremony.joined:
+        return None
+    return _holder(ceremony, participant, validator, state)[1]
+
+
+def _holder(
+    ceremony: Ceremony, participant: Participant, validator: bytes, state: StateView
+) -> tuple[LongTermHolder, bytes]:
+    deals, shown = joint_key.deals_of(ceremony, state), joint_key.shown_in(ceremony, state)
+    return participant.holder(ceremony, validator, deals, shown)
 
 
 def _justifications(ceremony: Ceremony, participant: Participant, validator: bytes) -> tuple[Duty, ...]:

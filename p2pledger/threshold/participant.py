@@ -37,6 +37,10 @@ class Participant:
     def __repr__(self) -> str:
         return "Participant()"
 
+    def can_deal(self, ceremony: Ceremony) -> bool:
+        """Whether there is something to deal: of a resharing, the old share. Without it the seat still receives."""
+        return ceremony.source is None or self._share is not None
+
     @property
     def box(self) -> BoxSecret:
         """The key pair to which sub-shares are sealed; its public half is what the seat joins with."""

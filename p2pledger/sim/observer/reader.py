@@ -16,7 +16,9 @@ PRE_PREPARE, PREPARE, COMMIT, VIEW_CHANGE, NEW_VIEW = 1, 2, 3, 4, 5
 AGREEMENT, CERTIFIED, STATUS, INQUIRY, INQUIRY_ANSWER, HEADER_REPLY, RANGE_REPLY, RELAY = 1, 2, 3, 4, 5, 10, 12, 14
 """Kinds of messages that say something about statements, blocks or where somebody stands."""
 EVIDENCE_OPERATION = 100
-"""The number of the one operation that a validator's node sends of its own accord (P14)."""
+"""The number of the operation by which a validator's node shows a contradiction (P14)."""
+APPLICATION_DUTIES = range(40, 46)
+"""The numbers of what else such nodes send of their own accord: key ceremonies, and reports of released shares."""
 VIEW_RECORD, VOTE_RECORD, LOCK_RECORD, BLOCK_RECORD, HALT_RECORD, EVIDENCE_RECORD = 1, 2, 3, 4, 5, 6
 """Kinds of journal records."""
 
@@ -262,9 +264,14 @@ class Reader:
         )
 
     def read_evidence(self, operations: bytes) -> list[tuple[Statement, Statement]]:
-        """The pairs of statements that the operations of a validator's node consist of (P14)."""
+        """The pairs of statements that the operations of a validator's node consist of (P14).
+
+        Beside them there are the application's duties, which are none of the agreement's business.
+        """
         pairs = []
         for operation in listed(unpack(operations)):
+            if _kind(operation) in APPLICATION_DUTIES:
+                continue
             tag, author, first, first_signature, second, second_signature = array(operation, 6)
             if tag != EVIDENCE_OPERATION:
                 raise Unreadable(f"operation {tag!r:.20} of a validator's node")

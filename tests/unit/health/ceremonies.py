@@ -32,10 +32,6 @@ class Keeper:
         share = self.shares.get((identifier.key_epoch, identifier.share_epoch - 1))
         return Participant(self.ledger.chain, identifier, seed, share)
 
-    def is_owed(self, identifier: CeremonyId) -> bool:
-        ceremony = joint_key.ceremony_of(identifier, self.ledger.state)
-        return key_duties.owed(ceremony, self.validator, self.ledger.now_ms) is not None
-
     def words(self, identifier: CeremonyId) -> tuple[Record, ...]:
         """What it would send now; its share is kept before."""
         now = self.ledger.now_ms
@@ -67,14 +63,13 @@ def keepers_of(ledger: Ledger) -> list[Keeper]:
 def hold(ledger: Ledger, identifier: CeremonyId, keepers: Sequence[Keeper]) -> ActiveKey:
     """The ceremony, to its end; with waiting where somebody is silent."""
     for _ in range(10):
-        for keeper in keepers:
-            code = keeper.speak(identifier)
-            assert code in {None, Code.OK}, code
+        answers = [keeper.speak(identifier) for keeper in keepers]
+        assert set(answers) <= {None, Code.OK}, answers
         active = joint_key.active_key(identifier.key_epoch, ledger.state)
         if active is not None and active.key.share_epoch == identifier.share_epoch:
             return active
         ceremony = joint_key.ceremony_of(identifier, ledger.state)
         assert ceremony is not None
-        if not any(keeper.is_owed(identifier) for keeper in keepers):
+        if answers == [None] * len(keepers):
             ledger.now_ms = ceremony.since_ms + ceremony.phase_ms
     raise AssertionError(f"ceremony {identifier} does not end")

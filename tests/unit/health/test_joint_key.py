@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from p2pledger.chain.validators import faults
-from p2pledger.health import joint_key, keys
+from p2pledger.health import joint_key, key_duties, keys
 from p2pledger.health.application import HealthApplication
 from p2pledger.health.events import CeremonyMoved, JointKeyActivated, decode_event
 from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
@@ -175,11 +175,9 @@ def test_a_refresh_keeps_the_key_and_old_shares_are_of_no_use(n: int) -> None:
     old = dict(enumerate((keeper.shares.get((1, 0)) for keeper in keepers), start=1))
     second = joint_key.next_sharing(before, ledger.state, ledger.now_ms)
     for keeper in keepers[t:]:  # they learned their share late, from the chain
-        ceremony = joint_key.ceremony_of(FIRST, ledger.state)
-        assert ceremony is not None
-        participant = keeper.participant(FIRST)
-        deals, shown = joint_key.deals_of(ceremony, ledger.state), joint_key.shown_in(ceremony, ledger.state)
-        keeper.shares[1, 0] = participant.holder(ceremony, keeper.validator, deals, shown)[1]
+        share = key_duties.late_share(FIRST, keeper.participant(FIRST), keeper.validator, ledger.state)
+        assert share is not None
+        keeper.shares[1, 0] = share
     after = hold(ledger, second, keepers)
     assert after.key.public == before.key.public
     assert after.key.share_epoch == 1
@@ -187,6 +185,21 @@ def test_a_refresh_keeps_the_key_and_old_shares_are_of_no_use(n: int) -> None:
     mixed = {1: keepers[0].shares[1, 0], **{i: keepers[i - 1].shares[1, 1] for i in range(2, t + 1)}}
     assert base_times(combine(mixed)) != after.key.public
     assert not list(ledger.state.scan(keys.deals(FIRST))), "the deals of the last sharing are gone"
+    assert key_duties.late_share(FIRST, keepers[0].participant(FIRST), keepers[0].validator, ledger.state) is None
+
+
+def test_who_has_no_old_share_still_receives_a_new_one(ledger: Ledger, keepers: list[Keeper]) -> None:
+    """It was away for the first key; t others deal, all four receive."""
+    first = hold(ledger, FIRST, keepers[1:])
+    absent = keepers[0]
+    assert key_duties.late_share(FIRST, absent.participant(FIRST), absent.validator, ledger.state) is None
+    for keeper in keepers[1:]:
+        late = key_duties.late_share(FIRST, keeper.participant(FIRST), keeper.validator, ledger.state)
+        assert late is not None and late == keeper.shares.setdefault((1, 0), late)
+    second = joint_key.next_sharing(first, ledger.state, ledger.now_ms)
+    after = hold(ledger, second, keepers)
+    assert after.key.public == first.key.public
+    assert (1, 1) in absent.shares
 
 
 def test_a_new_key_epoch_has_a_new_key_and_the_old_one_stays(ledger: Ledger, keepers: list[Keeper]) -> None:
