@@ -1,4 +1,4 @@
-"""When a validator releases its shares: I-1 to I-5, each rule by itself, from the validator's own final state."""
+"""F-04: when a validator releases its shares; I-1 to I-5, each rule by itself, from the validator's own final state."""
 
 import pytest
 from msgspec.structs import replace
