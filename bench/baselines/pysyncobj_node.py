@@ -23,7 +23,7 @@ class Dictionary(SyncObj):  # type: ignore[misc]  # pysyncobj has no types
             autoTickPeriod=0.005,
             commandsQueueSize=1_000_000,
             raftMinTimeout=2.0,  # its own 0.4 s calls elections on a machine whose processors are all in use
-            raftMaxTimeout=4.0,
+            raftMaxTimeout=3.0,
             appendEntriesPeriod=0.02,
             logCompactionMinEntries=10_000_000,  # a snapshot within so short a run would only slow it down
             logCompactionMinTime=100_000,
