@@ -100,7 +100,10 @@ def start(
 ) -> Results:
     """`run_scenario` in an event loop of its own; raises what it raises, the first of several failures."""
     try:
-        return trio.run(run_scenario, scenario, out, show, external, minutes)
+        # Only at checkpoints: in the midst of starting a process, an interruption would leave it behind, unknown.
+        return trio.run(
+            run_scenario, scenario, out, show, external, minutes, restrict_keyboard_interrupt_to_checkpoints=True
+        )
     except BaseExceptionGroup as group:
         raise _first(group) from group
 

@@ -23,4 +23,5 @@ def demo(keep: bool, folder: Path | None) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=140)  # for a file: lines long enough for whole sentences
-    trio.run(tell, console, folder, keep)
+    # Only at checkpoints: in the midst of starting a process, Ctrl-C would leave it behind, unknown.
+    trio.run(tell, console, folder, keep, restrict_keyboard_interrupt_to_checkpoints=True)
