@@ -62,12 +62,12 @@ def restore(session: Session, name: str) -> None:
 
     A node whose journal is lost as well must not vote before it has asked the others; it does so by itself.
     """
-    from p2pledger.client.files import create_private
     from p2pledger.client.phrase import secret_of
     from p2pledger.client.sealing import BoxKey
     from p2pledger.node.ceremony import card_from_json
     from p2pledger.node.home import Layout, existing_home, read_text
     from p2pledger.primitives.crypto import SigningKey
+    from p2pledger.storage.files import create_private
 
     layout = Layout(existing_home(session.home))
     card = card_from_json(read_text(layout.card), str(layout.card)).card
@@ -89,9 +89,9 @@ def make_next(session: Session) -> None:
     """Make the organisation's next account key: for 'keys rotate', or for 'member rekey' by the others."""
     import secrets
 
-    from p2pledger.client.files import create_private
     from p2pledger.node.home import Layout, existing_home, load_keys, load_seed
     from p2pledger.primitives.crypto import SigningKey
+    from p2pledger.storage.files import create_private
 
     layout = Layout(existing_home(session.home))
     box = load_keys(layout).box.public
@@ -110,11 +110,11 @@ def rotate(connection: Connection) -> None:
     After an interruption do it again; where the chain has the next key already, the home follows. The card's key stays
     in the home: the genesis names it.
     """
-    from p2pledger.client.files import sync_folder
     from p2pledger.health.identity_operations import OrganisationKeyRotate
     from p2pledger.node.home import load_seed
     from p2pledger.primitives.crypto import SigningKey
     from p2pledger.primitives.ids import AccountKey
+    from p2pledger.storage.files import sync_folder
 
     layout = connection.home().layout
     if not layout.account_next.exists():

@@ -7,9 +7,9 @@ and the demo, where nobody could type a passphrase. Wallets are files of the sam
 from collections.abc import Callable
 from pathlib import Path
 
-from p2pledger.client.files import create_private, make_private_folder, read_private
 from p2pledger.client.passphrase import Strength, is_sealed, seal, unseal
 from p2pledger.primitives.errors import ConfigError
+from p2pledger.storage.files import create_private, make_private_folder, read_private
 
 _FORMAT = "p2pledger/sealed-key/1"
 _KEY_FILE_BYTES_MAX = 4096

@@ -18,7 +18,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from p2pledger.client.files import create_private, make_private_folder, put_private, sync_folder
 from p2pledger.client.keyfiles import Ask, read_key, read_secret
 from p2pledger.client.passphrase import Strength, seal
 from p2pledger.client.phrase import phrase_of, secret_of
@@ -30,6 +29,7 @@ from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import ConfigError, InvalidInput
 from p2pledger.primitives.ids import AccountKey, Bytes16, Bytes32
+from p2pledger.storage.files import create_private, make_private_folder, put_private, sync_folder
 
 _FORMAT = "p2pledger/wallet/1"
 _FILE_BYTES_MAX = 64 * 1024

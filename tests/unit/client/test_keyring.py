@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from p2pledger.client.files import create_private
 from p2pledger.client.keyfiles import create_key, read_key
 from p2pledger.client.keyring import OrganisationWallet, Wallet
 from p2pledger.primitives.errors import ConfigError, InvalidInput
+from p2pledger.storage.files import create_private
 from tests.unit.execution.ledger import id16
 
 SECRET = bytes(range(32))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from p2pledger.client import files
 from p2pledger.client.keyfiles import create_key
 from p2pledger.client.keyring import FORMER_MAX, Wallet, WalletFile, create_wallet, open_wallet
 from p2pledger.client.passphrase import seal, unseal
 from p2pledger.client.sealing import seal_to
 from p2pledger.primitives.errors import ConfigError, InvalidInput
+from p2pledger.storage import files
 from tests.unit.execution.ledger import hash32, id16
 
 BERG, TAL = id16("Berg"), id16("Tal")

@@ -9,7 +9,6 @@ from msgspec.structs import replace
 
 from p2pledger.chain import genesis as founding
 from p2pledger.chain.genesis import sign_card
-from p2pledger.client import files
 from p2pledger.client.keyfiles import create_key, read_key
 from p2pledger.node import home
 from p2pledger.node.ceremony import (
@@ -25,6 +24,7 @@ from p2pledger.node.ceremony import (
 from p2pledger.node.home import Home, Layout, load_keys, load_seed
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.errors import ConfigError, InvalidInput
+from p2pledger.storage import files
 from p2pledger.storage.home import exclusive_lock
 from tests.unit.node.test_ceremony import genesis_of
 from tests.unit.node.test_home import consortium
