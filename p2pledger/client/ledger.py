@@ -21,6 +21,7 @@ from p2pledger.chain.receipt import Executed
 from p2pledger.chain.transaction import Transaction, parse, sign
 from p2pledger.client.export import of_reply, write_export
 from p2pledger.client.links import Links, Node
+from p2pledger.client.shares import Heard, ask_all
 from p2pledger.client.verify import (
     LogPage,
     VerifiedLog,
@@ -35,6 +36,7 @@ from p2pledger.execution.keys import caught
 from p2pledger.health.break_glass import BrokenGlass, decode_broken_glass
 from p2pledger.health.consent import Consent, decode_consent
 from p2pledger.health.log import EMPTY, LogHead
+from p2pledger.health.release import ReleaseRequest
 from p2pledger.network.api import (
     Accepted,
     AccountReply,
@@ -49,8 +51,11 @@ from p2pledger.network.api import (
     GetLog,
     GetOrganisations,
     GetReviews,
+    GetShares,
     GetState,
     GetStatus,
+    Judge,
+    JudgeReply,
     LineReply,
     LogReply,
     OrganisationsReply,
@@ -58,6 +63,7 @@ from p2pledger.network.api import (
     ReceiptReply,
     Reply,
     ReviewsReply,
+    SharesReply,
     StateReply,
     StatusReply,
     Submit,
@@ -383,6 +389,23 @@ class LedgerClient:
         """Emergency accesses without a review, the first due first; as the node says, members only."""
         reply = await self._ask(GetReviews(_ID), ReviewsReply, _as_it_is)
         return [decode_broken_glass(data) for data in reply.uses]
+
+    async def shares(self, request: ReleaseRequest, enough: int | None = None) -> Heard:
+        """What all nodes say to a reader of an allowed access, at most until `enough` have sent shares."""
+        question = GetShares(_ID, request)
+        nodes = list(self._links.in_order())
+        return await ask_all(
+            nodes, lambda node: self._ask_one(node, question, SharesReply), self.founding, request, enough
+        )
+
+    async def judge(self, request: ReleaseRequest, node: Node | None = None) -> Code:
+        """What a node would say to `shares` now: of a member organisation to its own node. E_INTERNAL: none we know."""
+        question = Judge(_ID, request)
+        if node is None:
+            reply = await self._ask(question, JudgeReply, _as_it_is)
+        else:
+            reply = await self._ask_one(node, question, JudgeReply)
+        return Code(reply.code) if reply.code in Code.__members__.values() else Code.E_INTERNAL
 
     async def log(self, pid: bytes) -> VerifiedLog:
         """A patient's access log, verified to be complete up to a checkpoint."""

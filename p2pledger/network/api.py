@@ -10,6 +10,7 @@ from p2pledger.chain.receipt import Executed, ReceiptProof
 from p2pledger.chain.statement import StatementKind
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
 from p2pledger.consensus.messages import Certificate
+from p2pledger.health.release import ReleaseRequest
 from p2pledger.health.topics import Topic
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
@@ -135,6 +136,27 @@ class GetOrganisations(Record, frozen=True, tag=23):
     id: U64
 
 
+class GetShares(Record, frozen=True, tag=24):
+    """This validator's shares for records of an allowed access; for its reader alone. Reply: SharesReply.
+
+    Failure with the code of `health.release.may_release`; E_ROLE for anybody but the reader, E_NO_SHARE where this node
+    holds none of that key, E_KEY_EPOCH for openings of several key epochs, E_BUSY while too many are being computed.
+    """
+
+    id: U64
+    request: ReleaseRequest
+
+
+class Judge(Record, frozen=True, tag=25):
+    """What this node would say to GetShares now, without releasing anything; members only. Reply: JudgeReply.
+
+    A vault service asks its own node before it hands out sealed objects.
+    """
+
+    id: U64
+    request: ReleaseRequest
+
+
 class Cursor(Record, frozen=True):
     """A place in the chain: the transaction `index` of block `height`."""
 
@@ -172,6 +194,8 @@ Question: TypeAlias = (
     | GetLine
     | GetOrganisations
     | GetReviews
+    | GetShares
+    | Judge
 )
 """What has one reply."""
 Request: TypeAlias = Question | Subscribe
@@ -325,6 +349,26 @@ class OrganisationsReply(Record, frozen=True, tag=53):
     organisations: tuple[tuple[Bytes16, PublicName, OrganisationKind], ...]
 
 
+class SharesReply(Record, frozen=True, tag=54):
+    """One validator's shares, each sealed to the reader's ephemeral key."""
+
+    id: U64
+    validator: Bytes32
+    index: U64
+    """Of its share, from 1."""
+    key_epoch: U64
+    share_epoch: U64
+    """Only shares of one sharing open a capsule together."""
+    shares: tuple[bytes, ...]
+    """One for each opening, in their order."""
+
+
+class JudgeReply(Record, frozen=True, tag=55):
+    id: U64
+    code: int
+    """A `Code`; OK: shares would be released at this height."""
+
+
 class FeedItem(Record, frozen=True):
     """A transaction that a subscription is about."""
 
@@ -360,4 +404,6 @@ Reply: TypeAlias = (
     | FeedReply
     | OrganisationsReply
     | ReviewsReply
+    | SharesReply
+    | JudgeReply
 )

@@ -2,7 +2,7 @@
 
     keys/       account.key consensus.key node.key box.key    32-byte seeds in hexadecimal, 0600 in a 0700 folder
     node.crt.der  card.json  genesis  config.toml
-    data/       ledger  state
+    data/       ledger  state  releases
     sign_floor  lock  ports.json
 
 `Home.load` raises ConfigError for everything a node must not start with, and says which command repairs it (T33).
@@ -180,6 +180,10 @@ class Home:
     @property
     def state(self) -> Path:
         return self.data / "state"
+
+    @property
+    def releases(self) -> Path:
+        return self.data / "releases"
 
     def peers(self) -> dict[NodeId, Address]:
         """Node id -> where to dial it; raises ConfigError for a name that the genesis does not know."""

@@ -13,7 +13,7 @@ from p2pledger.primitives.errors import Code
 _S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 SIGNED_KINDS = ("vote", "batch", "transaction", "submission")
 """Under what a checked signature stood; a transaction's own entry node checks it as a submission as well."""
-PHASES = ("verify_vote", "verify_batch", "verify_submission", "engine", "store", "flush")
+PHASES = ("verify_vote", "verify_batch", "verify_submission", "engine", "store", "flush", "release")
 """What processor time is counted for; the rest of the process is TLS, framing, the client port and the event loop."""
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 
@@ -77,6 +77,14 @@ class Metrics:
     store_used_bytes: Gauge
 
     sync_blocks: Counter
+
+    release_shares: Counter
+    release_refused: dict[Code, Counter]
+    release_unreported: Gauge
+    sharing_phase: Gauge
+    sharing_key_epoch: Gauge
+    sharing_share_epoch: Gauge
+    sharing_holds_share: Gauge
 
 
 def make_metrics(registry: CollectorRegistry | None = None) -> Metrics:
@@ -153,4 +161,11 @@ def make_metrics(registry: CollectorRegistry | None = None) -> Metrics:
         store_free_bytes=gauge("store_free_bytes", "Free bytes on the disk of the stores"),
         store_used_bytes=gauge("store_used_bytes", "Bytes that the stores take on disk"),
         sync_blocks=counter("sync_blocks", "Blocks fetched from others instead of voted on"),
+        release_shares=counter("release_shares", "Shares of record keys that have left this validator"),
+        release_refused=by_code("release_refused", "Requests for shares that were refused"),
+        release_unreported=gauge("release_unreported", "Accesses whose released shares the chain does not know of yet"),
+        sharing_phase=gauge("sharing_phase", "Phase of the key ceremony that runs, 1 to 5; 0: none runs"),
+        sharing_key_epoch=gauge("sharing_key_epoch", "Newest key epoch with an active joint key; 0: none yet"),
+        sharing_share_epoch=gauge("sharing_share_epoch", "Sharing of the newest joint key"),
+        sharing_holds_share=gauge("sharing_holds_share", "1 while this validator holds its share of the newest key"),
     )

@@ -23,6 +23,7 @@ from p2pledger.network.clients import Decided, Session
 from p2pledger.node.driver import Driver
 from p2pledger.node.feed import Feed
 from p2pledger.node.metrics import Metrics
+from p2pledger.node.release import Releasing
 from p2pledger.node.verifier import Submission
 from p2pledger.primitives import limits, merkle
 from p2pledger.primitives.errors import Code, Rejected, Unavailable
@@ -59,6 +60,7 @@ class Server:
     state: StateStore
     metrics: Metrics
     driver: Driver = field(init=False)
+    releasing: Releasing = field(init=False)
     feed: Feed = field(init=False)
     _executed: trio.Event = field(default_factory=trio.Event)
     """Set at the next block."""
@@ -76,7 +78,7 @@ class Server:
     """Of the last heights' receipts: made once for all that a block holds."""
 
     def __post_init__(self) -> None:
-        self.feed = Feed(self.engine.executor, self.ledger.tip, self._sealed, self._proof, self._next_block)
+        self.feed = Feed(self.engine.executor, self.ledger.tip, self._sealed, self._proof, self.next_block)
 
     def role_of(self, account: AccountKey) -> str:
         """What the chain knows a key as."""
@@ -99,7 +101,8 @@ class Server:
         """The next reply of a subscription (F-08); raises Rejected(E_ROLE)."""
         return await self.feed.next_page(session.account, request, place)
 
-    async def _next_block(self) -> None:
+    async def next_block(self) -> None:
+        """Wait until one more block was executed."""
         await self._executed.wait()
 
     async def handle(self, session: Session, request: api.Question) -> api.Reply:
@@ -130,6 +133,12 @@ class Server:
                 return api.OrganisationsReply(request.id, tuple((one.id, one.name, one.kind) for one in found_names))
             case api.GetReviews():
                 return self._reviews(session, request)
+            case api.GetShares():
+                return await self.releasing.shares(session, request)
+            case api.Judge():
+                if not self._is_member(session):
+                    raise Rejected(Code.E_ROLE, f"key {session.account.hex()} is no member's: readers ask for shares")
+                return self.releasing.judge(request)
             case _:
                 assert_never(request)
 

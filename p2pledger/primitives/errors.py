@@ -100,6 +100,7 @@ class Code(IntEnum):
     E_STALE = 86
     E_KEY_EPOCH = 87
     E_CAPSULE = 88
+    E_NO_SHARE = 89
     # The ledger's own operations
     E_EVIDENCE = 70
     # Pruning

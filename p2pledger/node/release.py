@@ -1,0 +1,192 @@
+"""Answers readers that ask for shares: judged on the node's thread, written down, computed beside it, judged again.
+
+1. `may_release` on the final state as it is now, with the own clock (health rule 3.5.4).
+2. The entries become durable. From then on the release is reported, whatever happens next (I-9).
+3. The shares are computed in a worker thread: 0.8 ms of processor time each would hold up every vote behind them. They
+   are computed anew whenever they are asked for: a cache would have to be judged all the same, and would keep secrets.
+4. If blocks were executed meanwhile, the first step once more: a revocation that overtook us is obeyed (I-2).
+
+Only the key that the access was granted to may ask. What a session, and all together, may have under way is bounded.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from p2pledger.engine.engine import Engine
+from p2pledger.engine.events import Now
+from p2pledger.health import access, joint_key, release
+from p2pledger.health.joint_key import ActiveKey
+from p2pledger.health.release import Moment, ReleaseEntry, ReleaseRequest
+from p2pledger.network import api
+from p2pledger.network.clients import Session
+from p2pledger.node.metrics import Metrics
+from p2pledger.primitives import limits
+from p2pledger.primitives.errors import Code, Refused, Rejected
+from p2pledger.primitives.ids import Height
+from p2pledger.threshold.group import Random
+from p2pledger.threshold.long_term import LongTermHolder
+
+RECORDS_WAITING_MAX = 16 * limits.RELEASE_RECORDS_MAX
+"""Of all sessions together: four seconds of one processor."""
+ACCESS_WAIT_S = 2.0
+"""For an access that this node has not executed yet: the reader has its receipt from a faster one."""
+
+HolderOf = Callable[[ActiveKey], LongTermHolder | None]
+WriteDown = Callable[[Sequence[ReleaseEntry]], Awaitable[None]]
+
+
+@dataclass
+class Releasing:
+    """One node's answers to `GetShares` and `Judge`."""
+
+    engine: Engine
+    holder_of: HolderOf
+    """The share of an active key that this node holds."""
+    write_down: WriteDown
+    """Returns once the entries are durable."""
+    next_block: Callable[[], Awaitable[None]]
+    now: Callable[[], Now]
+    random: Random
+    metrics: Metrics
+    started_at: Height
+    """The tip of the ledger when the node started."""
+    threads: int = 1
+    """0: computed on the spot."""
+    _under_way: Counter[Session] = field(default_factory=Counter)
+    _limiter: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
+
+    async def shares(self, session: Session, question: api.GetShares) -> api.SharesReply:
+        """The sealed shares; raises Rejected(code)."""
+        request = question.request
+        try:
+            with trio.move_on_after(ACCESS_WAIT_S):
+                while access.access_of(request.access_id, self.engine.executor.state) is None:
+                    await self.next_block()
+            self._demand_reader(session, request)
+            active, holder = self._held(request)
+            with _room(self._under_way, session, len(request.openings)):
+                shares = await self._released(request, holder)
+        except Rejected as refusal:
+            self.metrics.release_refused[refusal.code].inc()
+            raise
+        self.metrics.release_shares.inc(len(shares))
+        validator = active.holders[holder.index - 1]
+        key = active.key
+        return api.SharesReply(question.id, validator, holder.index, key.key_epoch, key.share_epoch, shares)
+
+    def judge(self, question: api.Judge) -> api.JudgeReply:
+        """What `shares` would say of the request itself."""
+        judged = self._judged(question.request)
+        return api.JudgeReply(question.id, int(judged if isinstance(judged, Code) else Code.OK))
+
+    async def _released(self, request: ReleaseRequest, holder: LongTermHolder) -> tuple[bytes, ...]:
+        entries, judged_at = self._permitted(request), self.engine.executor.executed
+        await self.write_down(entries)
+        shares = await self._computed(entries, request, holder)
+        if self.engine.executor.executed != judged_at:
+            self._permitted(request)
+        active = joint_key.active_key(holder.key.key_epoch, self.engine.executor.state)
+        if active is None or active.key != holder.key:
+            raise Rejected(Code.E_NO_SHARE, f"key epoch {holder.key.key_epoch} was shared anew meanwhile; ask again")
+        return shares
+
+    def _permitted(self, request: ReleaseRequest) -> tuple[ReleaseEntry, ...]:
+        judged = self._judged(request)
+        if isinstance(judged, Code):
+            raise Rejected(judged, f"no share for access {request.access_id.hex()} at height {self._height}")
+        return judged
+
+    def _judged(self, request: ReleaseRequest) -> Code | tuple[ReleaseEntry, ...]:
+        engine = self.engine
+        if not is_current(engine, self.started_at):
+            return Code.E_STALE
+        parameters = engine.founding.parameters
+        now = Moment(engine.executor.last.time_ms, self.now().wall_ms, parameters.drift_ms, parameters.heartbeat_ms)
+        return release.may_release(engine.executor.state, engine.chain, request, now)
+
+    @property
+    def _height(self) -> Height:
+        return self.engine.executor.executed
+
+    def _demand_reader(self, session: Session, request: ReleaseRequest) -> None:
+        decided = access.access_of(request.access_id, self.engine.executor.state)
+        if decided is None:
+            raise Rejected(Code.E_NOT_FOUND, f"there is no access {request.access_id.hex()} at height {self._height}")
+        if decided.author != session.account:
+            raise Rejected(Code.E_ROLE, f"access {request.access_id.hex()} is not that of key {session.account.hex()}")
+
+    def _held(self, request: ReleaseRequest) -> tuple[ActiveKey, LongTermHolder]:
+        epochs = {opening.key_epoch for opening in request.openings}
+        if len(epochs) > 1:
+            raise Rejected(Code.E_KEY_EPOCH, f"openings of {len(epochs)} key epochs; ask for each epoch by itself")
+        (epoch,) = epochs
+        active = joint_key.active_key(epoch, self.engine.executor.state)
+        if active is None:
+            raise Rejected(Code.E_NOT_FOUND, f"there is no joint key of epoch {epoch} at height {self._height}")
+        holder = self.holder_of(active)
+        if holder is None:
+            raise Rejected(
+                Code.E_NO_SHARE, f"this node holds no share of key epoch {epoch}, share epoch {active.key.share_epoch}"
+            )
+        return active, holder
+
+    async def _computed(
+        self, entries: Sequence[ReleaseEntry], request: ReleaseRequest, holder: LongTermHolder
+    ) -> tuple[bytes, ...]:
+        def compute() -> tuple[float, tuple[bytes, ...]]:
+            began_s = time.thread_time()
+            shares = tuple(
+                release.share_of(entry, opening.capsule, holder, self.random)
+                for entry, opening in zip(entries, request.openings, strict=True)
+            )
+            return time.thread_time() - began_s, shares
+
+        try:
+            if self.threads == 0:
+                await trio.lowlevel.checkpoint()
+                spent_s, shares = compute()
+            else:
+                spent_s, shares = await trio.to_thread.run_sync(compute, limiter=self._limiter)
+        except Refused as refusal:
+            raise Rejected(refusal.code, "a capsule was not made for its record, or not for this key") from refusal
+        self.metrics.node_cpu_seconds["release"].inc(spent_s)
+        return shares
+
+
+def is_current(engine: Engine, started_at: Height) -> bool:
+    """Whether this node knows what the others have decided, or nearly: a home restored from a backup does not at first.
+
+    At least one honest validator says that it has committed no more than a window above us; or, where too few have said
+    anything yet, a block has been executed here since the start.
+    """
+    if not engine.is_ready:
+        return False
+    validators, parameters = engine.founding.validators, engine.founding.parameters
+    told = sorted(
+        (status.committed for node, status in engine.statuses.items() if validators.of_node(node)), reverse=True
+    )
+    if len(told) > validators.f:
+        return told[validators.f] <= engine.executor.executed + parameters.window
+    return engine.executor.executed > started_at or validators.n == 1
+
+
+@contextmanager
+def _room(under_way: Counter[Session], session: Session, records: int) -> Iterator[None]:
+    """A place for so many records; raises Rejected(E_BUSY) where there is none."""
+    own, most = under_way[session], limits.RELEASE_RECORDS_MAX
+    if own + records > most:
+        raise Rejected(Code.E_BUSY, f"{own} records of this session are under way, {records} more exceed {most}")
+    if under_way.total() + records > RECORDS_WAITING_MAX:
+        raise Rejected(Code.E_BUSY, f"{RECORDS_WAITING_MAX} records wait for their shares here; try again later")
+    under_way[session] += records
+    try:
+        yield
+    finally:
+        under_way[session] -= records
+        if not under_way[session]:
+            del under_way[session]
