@@ -63,6 +63,8 @@ class Parameters(Record, frozen=True):
     refusals_window_ms: Annotated[int, Meta(ge=1_000, le=limits.SPAN_MS_MAX)] = limits.REFUSALS_WINDOW_MS_DEFAULT
     refusals_max: Annotated[int, Meta(ge=1, le=2**40)] = limits.REFUSALS_MAX_DEFAULT
     """Denied accesses and failed transactions of one person's key in a window; more are turned away."""
+    erase_decision_ms: Annotated[int, Meta(ge=60_000, le=limits.SPAN_MS_MAX)] = limits.ERASE_DECISION_MS_DEFAULT
+    """A custodian decides about a request for erasure within this time (F-26)."""
 
     @property
     def hash(self) -> bytes:

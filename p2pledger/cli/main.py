@@ -65,6 +65,8 @@ NOUNS = {
     "verify": Noun("p2pledger.cli.verify:verify", "Check proofs offline, with nothing but the genesis."),
     "prune": Noun("p2pledger.cli.prune:prune", "Draft a pruning of old blocks, for most members to sign."),
     "snapshot": Noun("p2pledger.cli.snapshot:snapshot", "Hand a stopped node's stores to another, or take them in."),
+    "erase": Noun("p2pledger.cli.erase:erase", "Ask for, decide, carry out and certify the erasure of records."),
+    "backup": Noun("p2pledger.cli.backup:backup", "Make, list, check and restore sealed backups of the vault."),
     "compact": Noun("p2pledger.cli.compact:compact", "Give freed pages of a stopped node's stores back."),
     "sim": Noun("p2pledger.cli.sim:sim", "Run simulated consortia through faults and liars."),
     "version": Noun("p2pledger.cli.version:version", "Show the versions of this program."),

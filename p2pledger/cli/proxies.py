@@ -23,7 +23,7 @@ def proxy() -> None:
 @click.option("--pid", type=Hex(16), help="For whom. [default: the wallet's owner]")
 @click.option("--proxy", "did", required=True, type=Hex(16), help="Who acts: the id of a registered identity.")
 @click.option("--kind", type=click.Choice(("parent", "attorney", "guardian")), default="attorney", show_default=True)
-@click.option("--power", "powers", type=click.Choice(("consent", "read")), multiple=True, required=True)
+@click.option("--power", "powers", type=click.Choice(("consent", "read", "erase")), multiple=True, required=True)
 @click.option("--until", "until_ms", required=True, type=Instant(), help="For a parent the age of majority; exclusive.")
 @_EVIDENCE
 @_WITH

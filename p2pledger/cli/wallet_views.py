@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from p2pledger.client.identities import Known, OpenAs
     from p2pledger.client.ledger import LedgerClient
     from p2pledger.health.consent import Consent
+    from p2pledger.health.erasure import Erasure
 
 T = TypeVar("T")
 
@@ -60,7 +61,11 @@ def consents(connection: Connection, cards: tuple[Path, ...]) -> None:
 @click.command("log")
 @with_connection
 def log(connection: Connection) -> None:
-    """Say who looked, when, why and on which basis, at every custodian; proven to be all up to a checkpoint."""
+    """Say who looked, when, why and on which basis, at every custodian; proven to be all up to a checkpoint.
+
+    What the owner asked to have erased stands among it, with what became of that.
+    """
+    from p2pledger.cli.clock import now_ms
     from p2pledger.client import words
 
     members = connection.founding().genesis.cards
@@ -75,8 +80,18 @@ def log(connection: Connection) -> None:
             says = words.log_line(line, members)
             rows.append({"time": line.time_ms, "when": moment(line.time_ms), "at": at, **says, "proven": proven})
         say(f"{at}: these are all {len(found.lines)} decisions up to height {found.height}, proven")
+    for one, erasures in _everywhere(connection, _erasures, "patient"):
+        for erasure in erasures:
+            says = words.erasure(erasure, members, now_ms())
+            row = {"who": says["asked by"], "why": "erasure", "answer": says["now"], "records": says["records"]}
+            time_ms, at = erasure.requested_ms, _name(connection, one)
+            rows.append({"time": time_ms, "when": moment(time_ms), "at": at, **row, "because": "-", "proven": False})
     rows.sort(key=lambda row: row["time"])
     connection.session.show_all(rows, ["when", "at", "who", "why", "answer", "because", "records", "proven"])
+
+
+async def _erasures(ledger: "LedgerClient", one: "Known") -> "list[Erasure]":
+    return await ledger.erasures(one.persona.did)
 
 
 @click.command("revoke")

@@ -32,7 +32,7 @@ from p2pledger.fhir.resources import (
     references,
 )
 from p2pledger.fhir.spans import Extracted, extract_bundle, extract_ndjson
-from p2pledger.health.commitments import FHIR_JSON, SALT_BYTES, RecordRef, commit, record_root
+from p2pledger.health.commitments import FHIR_JSON, SALT_BYTES, RecordRef, commit
 from p2pledger.health.operations import CompartmentCount, RecordBatch
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import sha256
@@ -234,8 +234,8 @@ def batch_operation(manifest: Manifest) -> RecordBatch:
         pid=manifest.pid,
         custodian=manifest.custodian,
         author_org=manifest.author_org,
-        n=len(manifest.entries),
-        root=record_root(manifest.leaves()),
+        n=len(manifest.entries) + len(manifest.erased),
+        root=manifest.root(),
         compartments=tuple(CompartmentCount(handle, counts[handle]) for handle in sorted(counts)),
         classes=handles("class"),
         labels=handles("label"),

@@ -22,20 +22,14 @@ from p2pledger.chain.transaction import Transaction, parse, sign
 from p2pledger.client.export import of_reply, write_export
 from p2pledger.client.links import Links, Node
 from p2pledger.client.shares import Heard, ask_all
-from p2pledger.client.verify import (
-    LogPage,
-    VerifiedLog,
-    check_line,
-    check_log_page,
-    check_log_reply,
-    check_state_reply,
-)
+from p2pledger.client.verify import VerifiedLog, check_log_reply, proven_line, proven_page, proven_state
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_receipt
 from p2pledger.execution.evidence import Caught, decode_caught
 from p2pledger.execution.keys import caught
 from p2pledger.health.break_glass import BrokenGlass, decode_broken_glass
 from p2pledger.health.consent import Consent, decode_consent
-from p2pledger.health.log import EMPTY, LogHead
+from p2pledger.health.erasure import Erasure, decode_erasure
+from p2pledger.health.log import EMPTY
 from p2pledger.health.release import ReleaseRequest
 from p2pledger.network.api import (
     Accepted,
@@ -43,10 +37,12 @@ from p2pledger.network.api import (
     AwaitReceipt,
     BlockReply,
     ConsentsReply,
+    ErasuresReply,
     Failure,
     GetAccount,
     GetBlock,
     GetConsents,
+    GetErasures,
     GetLine,
     GetLog,
     GetOrganisations,
@@ -407,6 +403,11 @@ class LedgerClient:
             reply = await self._ask_one(node, question, JudgeReply)
         return Code(reply.code) if reply.code in Code.__members__.values() else Code.E_INTERNAL
 
+    async def erasures(self, pid: bytes | None = None) -> list[Erasure]:
+        """Requests for erasure about a patient, or for members all that are not finished; as the node says."""
+        reply = await self._ask(GetErasures(_ID, pid), ErasuresReply, _as_it_is)
+        return [decode_erasure(data) for data in reply.erasures]
+
     async def log(self, pid: bytes) -> VerifiedLog:
         """A patient's access log, verified to be complete up to a checkpoint."""
         return check_log_reply(await self._whole_log(pid), self.founding, pid)
@@ -418,7 +419,7 @@ class LedgerClient:
     async def line(self, pid: bytes, sequence: int) -> LineReply:
         """One line of a log with the proof of its receipt, verified. Raises Rejected(E_NOT_FOUND), Unavailable."""
         return await self._ask(
-            GetLine(_ID, pid, sequence), LineReply, partial(_proven_line, self.founding, pid, sequence)
+            GetLine(_ID, pid, sequence), LineReply, partial(proven_line, self.founding, pid, sequence)
         )
 
     async def _whole_log(self, pid: bytes) -> LogReply:
@@ -426,7 +427,7 @@ class LedgerClient:
         lines: list[bytes] = []
         reached = EMPTY
         while True:
-            check = partial(_page, self.founding, pid, reached)
+            check = partial(proven_page, self.founding, pid, reached)
             reply, page = await self._ask(GetLog(_ID, pid, reached.count + 1), LogReply, check)
             lines += reply.lines
             if page.is_last:
@@ -435,7 +436,7 @@ class LedgerClient:
 
     async def state(self, key: bytes) -> tuple[Height, bytes | None]:
         """(checkpoint, value) of a state key with its proof verified; members only."""
-        return await self._ask(GetState(_ID, key), StateReply, partial(_proven_state, self.founding, key))
+        return await self._ask(GetState(_ID, key), StateReply, partial(proven_state, self.founding, key))
 
     async def evidence(self, validator: ValidatorId) -> tuple[Height, Caught | None]:
         """(checkpoint, what the chain held against a validator there), proven either way; members only."""
@@ -483,16 +484,3 @@ class Busy(Unavailable):
 
 def _as_it_is(reply: R) -> R:
     return reply
-
-
-def _page(founding: Founding, pid: bytes, after: LogHead, reply: LogReply) -> tuple[LogReply, LogPage]:
-    return reply, check_log_page(reply, founding, pid, after)
-
-
-def _proven_line(founding: Founding, pid: bytes, sequence: int, reply: LineReply) -> LineReply:
-    check_line(founding, pid, sequence, reply.line, reply.evidence)
-    return reply
-
-
-def _proven_state(founding: Founding, key: bytes, reply: StateReply) -> tuple[Height, bytes | None]:
-    return reply.height, check_state_reply(reply, founding, key)

@@ -4,20 +4,21 @@ A record is encrypted with a key of its own, which is sealed to the custodian an
 what each record is and holds the salts; it is sealed to the same two. The chain sees roots and handles only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Annotated, Literal
 
 from msgspec import Meta
+from msgspec.structs import replace
 
 from p2pledger.client.sealing import Algorithm, BoxKey, decrypt, encrypt, new_key, seal_to
-from p2pledger.health.commitments import RecordLeaf, RecordRef
+from p2pledger.health.commitments import RecordLeaf, RecordProof, RecordRef
 from p2pledger.health.vocabulary import Month, Schema
-from p2pledger.primitives import limits
+from p2pledger.primitives import limits, merkle
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.crypto import sha256
-from p2pledger.primitives.errors import InvalidInput
+from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import U64, Bytes16, Bytes32
 
 _OBJECT_BYTES_MAX = limits.FHIR_RESOURCE_BYTES_MAX + 4096
@@ -83,6 +84,14 @@ class ManifestEntry(Record, frozen=True):
     """Ids of the organisations the resource refers to, as the resource writes them."""
 
 
+class ErasedEntry(Record, frozen=True):
+    """What is left of an erased record: with it the others of the batch still prove, and of it nothing can be told."""
+
+    index: U64
+    leaf: Bytes32
+    """Hash of its leaf: over hashes of random bytes that nobody has any more."""
+
+
 class HandleName(Record, frozen=True):
     """What a handle on the chain stands for."""
 
@@ -99,18 +108,63 @@ class Manifest(Record, frozen=True):
     pid: Bytes16
     custodian: Bytes16
     author_org: Bytes16
-    entries: Annotated[tuple[ManifestEntry, ...], Meta(min_length=1, max_length=limits.FHIR_ENTRIES_MAX)]
+    entries: Annotated[tuple[ManifestEntry, ...], Meta(max_length=limits.FHIR_ENTRIES_MAX)]
     handles: tuple[HandleName, ...]
     schema: Schema
+    erased: Annotated[tuple[ErasedEntry, ...], Meta(max_length=limits.FHIR_ENTRIES_MAX)] = ()
 
     def leaves(self) -> list[RecordLeaf]:
-        """The leaves of the batch's tree; their root stands on the chain."""
+        """The leaves of the batch's tree as far as they are known: those of erased records are not."""
         return [
             RecordLeaf(
                 entry.index, entry.commitment, None, entry.object, self.author_org, entry.month, (entry.compartment,)
             )
             for entry in self.entries
         ]
+
+    def leaf_hashes(self) -> list[bytes]:
+        """The hashes of all leaves in order; their root stands on the chain."""
+        hashes = {leaf.index: merkle.leaf_hash(encode(leaf)) for leaf in self.leaves()}
+        hashes |= {entry.index: entry.leaf for entry in self.erased}
+        return [hashes[index] for index in sorted(hashes)]
+
+    def root(self) -> bytes:
+        """The root of the batch, whatever of it was erased."""
+        return merkle.root_of_hashes(self.leaf_hashes())
+
+    def prove(self, index: int) -> RecordProof:
+        """That a record is in the batch. Raises Rejected as `entry` does."""
+        self.entry(index)
+        hashes = self.leaf_hashes()
+        (leaf,) = (leaf for leaf in self.leaves() if leaf.index == index)
+        return RecordProof(leaf, len(hashes), merkle.inclusion_path(hashes, index))
+
+    def entry(self, index: int) -> ManifestEntry:
+        """The record of this index. Raises Rejected with E_ERASED, or E_NOT_FOUND where the batch is shorter."""
+        found = next((entry for entry in self.entries if entry.index == index), None)
+        if found is not None:
+            return found
+        if any(entry.index == index for entry in self.erased):
+            raise Rejected(Code.E_ERASED, f"record {self.ref(index)}: it was erased")
+        size = len(self.entries) + len(self.erased)
+        raise Rejected(Code.E_NOT_FOUND, f"record {self.ref(index)}: its batch has {size} records")
+
+    def without(self, indices: Collection[int]) -> "Manifest":
+        """The manifest with these records erased: their salts, keys' places and everything said of them are gone."""
+        hashes = self.leaf_hashes()
+        gone = [ErasedEntry(entry.index, hashes[entry.index]) for entry in self.entries if entry.index in indices]
+        kept = tuple(entry for entry in self.entries if entry.index not in indices)
+        named = {("compartment", entry.compartment) for entry in kept}
+        said = {("class", entry.resource_class) for entry in kept}
+        said |= {("label", label) for entry in kept for label in entry.labels}
+        return replace(
+            self,
+            entries=kept,
+            handles=tuple(
+                one for one in self.handles if (one.kind, one.handle) in named or (one.kind, one.name) in said
+            ),
+            erased=tuple(sorted((*self.erased, *gone), key=lambda entry: entry.index)),
+        )
 
     def ref(self, index: int) -> RecordRef:
         return RecordRef(self.batch_id, index)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from p2pledger.client.records import Manifest, ManifestEntry, open_manifest, open_record
 from p2pledger.client.sealing import BoxKey
-from p2pledger.health.commitments import RecordProof, RecordRef, check_commitment, prove_record, record_root
+from p2pledger.health.commitments import RecordProof, RecordRef, check_commitment
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.vault.objects import DirectoryStore, ObjectStore, is_content
 
@@ -70,12 +70,12 @@ class Vault:
     def open_record(self, ref: RecordRef, root: bytes | None = None) -> bytes:
         """The exact bytes that were committed to; with the batch's `root` from the chain, proven to be.
 
-        Raises Rejected naming the record: E_NOT_FOUND, or E_COMMIT_MISMATCH where a byte of object, manifest or root
-        is not what it was (F-36).
+        Raises Rejected naming the record: E_NOT_FOUND, E_ERASED, or E_COMMIT_MISMATCH where a byte of object, manifest
+        or root is not what it was (F-36).
         """
         manifest = self.manifest(ref.batch_id)
-        entry = _entry(manifest, ref)
-        if root is not None and record_root(manifest.leaves()) != root:
+        entry = manifest.entry(ref.index)
+        if root is not None and manifest.root() != root:
             raise Rejected(
                 Code.E_COMMIT_MISMATCH, f"record {ref}: its manifest does not lead to the batch's root {root.hex()}"
             )
@@ -94,13 +94,5 @@ class Vault:
             raise Rejected(Code.E_COMMIT_MISMATCH, f"record {ref}: {error}") from error
 
     def prove(self, ref: RecordRef) -> RecordProof:
-        """That the record is in its batch; raises Rejected(E_NOT_FOUND)."""
-        manifest = self.manifest(ref.batch_id)
-        _entry(manifest, ref)
-        return prove_record(manifest.leaves(), ref.index)
-
-
-def _entry(manifest: Manifest, ref: RecordRef) -> ManifestEntry:
-    if ref.index >= len(manifest.entries):
-        raise Rejected(Code.E_NOT_FOUND, f"record {ref}: its batch has {len(manifest.entries)} records")
-    return manifest.entries[ref.index]
+        """That the record is in its batch; raises Rejected(E_NOT_FOUND, E_ERASED)."""
+        return self.manifest(ref.batch_id).prove(ref.index)

@@ -12,7 +12,7 @@ from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_anchor, ch
 from p2pledger.health.events import AccessDecided, decode_event
 from p2pledger.health.keys import log_head
 from p2pledger.health.log import EMPTY, LogHead, LogLine, check_lines, decode_head, decode_line, line_hash
-from p2pledger.network.api import LogReply, StateReply
+from p2pledger.network.api import LineReply, LogReply, StateReply
 from p2pledger.primitives.errors import InvalidInput, ProofError
 from p2pledger.primitives.ids import ChainId, Height, Millis
 from p2pledger.state.tree import StateProof, check_state_proof
@@ -173,3 +173,22 @@ def check_state_reply(reply: StateReply, founding: Founding, key: bytes) -> byte
     header = check_final(reply.anchor, founding)
     check_value(reply.proof, key, reply.value, state_root_at(header, reply.height))
     return reply.value
+
+
+# As a client asks
+
+
+def proven_page(founding: Founding, pid: bytes, after: LogHead, reply: LogReply) -> tuple[LogReply, LogPage]:
+    """A page of a log with the reply that it came in; raises ProofError."""
+    return reply, check_log_page(reply, founding, pid, after)
+
+
+def proven_line(founding: Founding, pid: bytes, sequence: int, reply: LineReply) -> LineReply:
+    """The reply, if its line is the one that was asked for; raises ProofError."""
+    check_line(founding, pid, sequence, reply.line, reply.evidence)
+    return reply
+
+
+def proven_state(founding: Founding, key: bytes, reply: StateReply) -> tuple[Height, bytes | None]:
+    """(checkpoint, value) of a key; raises ProofError."""
+    return reply.height, check_state_reply(reply, founding, key)

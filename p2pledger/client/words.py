@@ -8,6 +8,8 @@ from p2pledger.chain.genesis import Card
 from p2pledger.client.export import code_name
 from p2pledger.client.health import ConsentCard
 from p2pledger.health.consent import Consent
+from p2pledger.health.erasure import Erasure
+from p2pledger.health.erasure_operations import Asker, ErasureCertified, ErasureDecided, ErasureRequested
 from p2pledger.health.events import (
     AccessDecided,
     AnyEvent,
@@ -22,6 +24,7 @@ from p2pledger.health.events import (
 from p2pledger.health.log import LogLine
 from p2pledger.health.operations import ActorOpening, ConsentGrant
 from p2pledger.health.purposes import Purpose
+from p2pledger.health.vocabulary import ErasureBasis
 from p2pledger.primitives.errors import Code
 
 PURPOSES: Mapping[Purpose, str] = {
@@ -71,6 +74,21 @@ _BASES: Mapping[BasisKind, str] = {
 }
 
 
+BASES_OF_REFUSAL: Mapping[ErasureBasis, str] = {
+    "legal-hold": "a court or an authority has ordered that it be kept",
+    "art17-3-b": "the law or a public task demands it (GDPR Art. 17(3)(b))",
+    "art17-3-c": "public health demands it (GDPR Art. 17(3)(c))",
+    "art17-3-d": "archives, research or statistics need it (GDPR Art. 17(3)(d))",
+    "art17-3-e": "legal claims depend on it (GDPR Art. 17(3)(e))",
+    "retention-law": "the law on keeping medical records demands it",
+}
+_ASKERS: Mapping[Asker, str] = {
+    "patient": "the patient",
+    "proxy": "somebody who acts for the patient",
+    "custodian": "the custodian itself",
+}
+
+
 def purpose(code: Purpose) -> str:
     """`treatment (TREAT)`."""
     return f"{PURPOSES[code]} ({code})" if code in PURPOSES else code
@@ -102,10 +120,29 @@ def event(told: AnyEvent) -> str:
             return "a new key took the place of the old one"
         case SharesReleased():
             return f"validator {told.validator[:4].hex()} released its shares of {told.records} records"
+        case ErasureRequested():
+            return f"{_ASKERS[told.asker]} asked to erase {told.n_records} records; an answer by {_moment(told.due_ms)}"
+        case ErasureDecided():
+            return _erasure_decided(told)
+        case ErasureCertified():
+            last = "; it was the last one: they are erased" if told.is_last else ""
+            return f"holder {told.holder.hex()} has deleted the records{last}"
         case KeyRevoked():
             return "the key was revoked"
         case _:
             return re.sub(r"(?<!^)(?=[A-Z])", " ", type(told).__name__).lower()
+
+
+def _erasure_decided(told: ErasureDecided) -> str:
+    late = " (too late)" if told.is_late else ""
+    because = "" if told.basis is None else f": {BASES_OF_REFUSAL[told.basis]}"
+    match told.verdict:
+        case "refuse":
+            return f"erasing was refused{late}{because}"
+        case "partial":
+            return f"{told.n_records} records are being erased by {told.holders} holders, others not{late}{because}"
+        case "accept":
+            return f"{told.n_records} records are being erased by {told.holders} holders{late}"
 
 
 def organisation(identifier: bytes, cards: Sequence[Card]) -> str:
@@ -178,6 +215,29 @@ def log_line(line: LogLine, cards: Sequence[Card]) -> dict[str, object]:
         "because": basis(line.basis, line.consent_id),
         "records": line.n_records,
     }
+
+
+def erasure(found: Erasure, cards: Sequence[Card], now_ms: int) -> dict[str, object]:
+    """`asked by`, `records` and `now` of a request for erasure (F-26, F-27)."""
+    about = {"asked by": _ASKERS[found.request.asker], "records": found.request.n_records}
+    return {**about, "now": _erasing(found, cards, now_ms)}
+
+
+def _erasing(found: Erasure, cards: Sequence[Card], now_ms: int) -> str:
+    if found.decided is None:
+        late = "OVERDUE: the answer was" if now_ms >= found.due_ms else "waits for an answer,"
+        return f"{late} due by {_moment(found.due_ms)}"
+    terms = found.decided.terms
+    stays = "" if terms.basis is None else f"; the others stay: {BASES_OF_REFUSAL[terms.basis]}"
+    match found.status:
+        case "requested" | "refused":
+            return "refused" + stays.replace("; the others stay", "")
+        case "erasing":
+            missing = ", ".join(organisation(holder, cards) for holder in found.missing)
+            done = f"{len(found.certified)} of {len(found.holders)} holders"
+            return f"released to nobody any more; {done} have deleted it, missing: {missing}{stays}"
+        case "erased":
+            return f"erased, as all {len(found.holders)} holders certify{stays}"
 
 
 def _now(found: Consent, now_ms: int) -> str:

@@ -10,6 +10,7 @@ from p2pledger.health import (
     break_glass,
     consent,
     directory,
+    erasure,
     joint_key,
     membership,
     proxies,
@@ -21,6 +22,7 @@ from p2pledger.health import (
     stolen_keys,
 )
 from p2pledger.health.break_glass_operations import BtgReview
+from p2pledger.health.erasure_operations import EraseCertificate, EraseDecision, EraseRequest, HolderRegister
 from p2pledger.health.identity_operations import (
     IdentityRekey,
     KeyRevoke,
@@ -154,4 +156,12 @@ class HealthApplication(Application):
                 return release_receipts.report(operation, call, state)
             case Prune():
                 return pruning.prune(operation, call, state)
+            case EraseRequest():
+                return erasure.request(operation, call, state)
+            case EraseDecision():
+                return erasure.decide(operation, call, state)
+            case EraseCertificate():
+                return erasure.certify(operation, call, state)
+            case HolderRegister():
+                return erasure.register_holder(operation, call, state)
         assert_never(operation)

@@ -5,6 +5,12 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta
 
 from p2pledger.execution.evidence import EquivocationRecorded
+from p2pledger.health.erasure_operations import (
+    ErasureCertified,
+    ErasureDecided,
+    ErasureRequested,
+    HolderRegistered,
+)
 from p2pledger.health.pruning_operations import PruningApproved
 from p2pledger.health.purposes import Purpose
 from p2pledger.health.vocabulary import IdentityKind, ProxyKind, RevokeReason, Role, Verdict
@@ -250,6 +256,10 @@ Event: TypeAlias = (
     | JointKeyActivated
     | SharesReleased
     | PruningApproved
+    | ErasureRequested
+    | ErasureDecided
+    | ErasureCertified
+    | HolderRegistered
 )
 AnyEvent: TypeAlias = Event | EquivocationRecorded
 """What receipts of this chain report: the health layer's events and the ledger's own."""

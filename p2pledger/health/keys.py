@@ -34,6 +34,11 @@
 | 0x74   | key epoch (8)                     | ActiveKey: the newest sharing of a joint key      |
 | 0x75   | –                                 | the newest key epoch                              |
 | 0x76   | access (16) ‖ validator (32)      | Reported: how many of its shares have left        |
+| 0x88   | erasure (16)                      | Erasure: a request, what was decided, who certified |
+| 0x89   | due (8, BE) ‖ erasure (16)        | empty: requests that are not finished             |
+| 0x8A   | batch (16)                        | ErasedOf: its records that are erased             |
+| 0x8B   | pid (16) ‖ erasure (16)           | empty: the requests about a patient               |
+| 0x8C   | custodian (16) ‖ holder (16)      | Holder: who keeps replicas for a custodian        |
 """
 
 from p2pledger.primitives.crypto import sha256
@@ -71,6 +76,11 @@ OUTCOME = b"\x73"
 JOINT_KEY = b"\x74"
 NEWEST_KEY = b"\x75"
 RELEASED = b"\x76"
+ERASURE = b"\x88"
+ERASURE_DUE = b"\x89"
+ERASED = b"\x8a"
+PATIENT_ERASURE = b"\x8b"
+HOLDER = b"\x8c"
 
 
 def organisation(identifier: bytes) -> bytes:
@@ -240,3 +250,33 @@ def releases(access_id: bytes) -> bytes:
 
 def released(access_id: bytes, validator: bytes) -> bytes:
     return releases(access_id) + validator
+
+
+def erasure(identifier: bytes) -> bytes:
+    return ERASURE + identifier
+
+
+def erasure_due(due_ms: int, identifier: bytes) -> bytes:
+    return ERASURE_DUE + due_ms.to_bytes(8, "big") + identifier
+
+
+def erased(batch_id: bytes) -> bytes:
+    return ERASED + batch_id
+
+
+def patient_erasures(pid: bytes) -> bytes:
+    """The prefix of all requests for erasure about a patient."""
+    return PATIENT_ERASURE + pid
+
+
+def patient_erasure(pid: bytes, identifier: bytes) -> bytes:
+    return patient_erasures(pid) + identifier
+
+
+def holders(custodian: bytes) -> bytes:
+    """The prefix of all who keep replicas for a custodian."""
+    return HOLDER + custodian
+
+
+def holder(custodian: bytes, organisation: bytes) -> bytes:
+    return holders(custodian) + organisation

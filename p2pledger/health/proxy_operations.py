@@ -16,7 +16,7 @@ class ProxyGrant(Record, frozen=True, tag=22):
     proxy: Bytes16
     """Did of the identity that acts."""
     kind: ProxyKind
-    powers: Annotated[tuple[Power, ...], Meta(min_length=1, max_length=2)]
+    powers: Annotated[tuple[Power, ...], Meta(min_length=1, max_length=3)]
     valid_from_ms: Millis
     valid_to_ms: Millis
     """The first instant at which it has ended; for a parent the age of majority."""

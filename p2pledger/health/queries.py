@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from p2pledger.health import break_glass, directory, keys, log
+from p2pledger.health import break_glass, directory, erasure, keys, log
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.ids import AccountKey, Bytes16
 from p2pledger.state.view import StateView
@@ -99,6 +99,25 @@ def consents_of(pid: bytes, state: StateView) -> tuple[bytes, ...]:
 def pending_reviews(state: StateView, most: int = 1_000) -> tuple[bytes, ...]:
     """Emergency accesses without a review, the first due first; `break_glass.decode_broken_glass` reads them (F-15)."""
     return tuple(encode(used) for used in islice(break_glass.pending(state), most))
+
+
+ERASURES_BYTES_MAX = 4 * 1024 * 1024
+
+
+def erasures(pid: bytes | None, state: StateView) -> tuple[bytes, ...]:
+    """Requests for erasure about a patient, or those that are not finished, the first due first; 4 MiB of them.
+
+    `erasure.decode_erasure` reads them (F-26).
+    """
+    found = erasure.unfinished(state) if pid is None else erasure.erasures_of(pid, state)
+    room = ERASURES_BYTES_MAX
+    kept = []
+    for data in map(encode, found):
+        room -= len(data)
+        if room < 0:
+            break
+        kept.append(data)
+    return tuple(kept)
 
 
 def log_head_key(pid: bytes) -> bytes:

@@ -16,7 +16,7 @@ from typing import Annotated
 from msgspec import Meta
 from msgspec.structs import replace
 
-from p2pledger.health import access, consent, joint_key, keys, records
+from p2pledger.health import access, consent, erasure, joint_key, keys, records
 from p2pledger.health.access import Access
 from p2pledger.health.commitments import RecordProof, RecordRef, check_record, scope_commit
 from p2pledger.primitives import limits
@@ -100,7 +100,8 @@ def may_release(
     E_STALE: this node is behind. E_NOT_FOUND: no such access, batch or joint key. The code of a denied access.
     E_EXPIRED: past the request's own end. What `access.evaluate` says by now. E_SCOPE: salt, list or record are not
     what the access was decided about. E_COMMIT_MISMATCH: not the chain's record. E_CAPSULE: not the record's
-    capsule, or it has none. Whether a capsule is made for its label is `share_of`'s to find.
+    capsule, or it has none. E_ERASED: being erased, or gone. Whether a capsule is made for its label
+    is `share_of`'s to find.
     """
     if now.is_stale:
         return Code.E_STALE
@@ -177,6 +178,8 @@ def _entry(opening: RecordOpening, decided: Access, chain: ChainId, state: State
         return Code.E_SCOPE
     if request.months is not None and not request.months[0] <= leaf.month <= request.months[1]:
         return Code.E_SCOPE
+    if erasure.is_erased(opening.batch_id, leaf.index, state):
+        return Code.E_ERASED  # F-26
     capsule = sha256(opening.capsule)
     if capsule != leaf.capsule:
         return Code.E_CAPSULE

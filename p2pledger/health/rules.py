@@ -19,6 +19,7 @@ class Rules(Record, frozen=True):
     break_glass_alarm_permille: U64
     refusals_window_ms: U64
     refusals_max: U64
+    erase_decision_ms: U64
 
     def break_glass_window(self, time_ms: int) -> int:
         """The number of the window that this block time lies in."""
@@ -44,6 +45,7 @@ def genesis_writes(parameters: Parameters) -> dict[bytes, bytes | None]:
         parameters.break_glass_alarm_permille,
         parameters.refusals_window_ms,
         parameters.refusals_max,
+        parameters.erase_decision_ms,
     )
     return {keys.RULES: encode(rules)}
 

@@ -6,6 +6,7 @@ What is not named here is not told to anybody: who registered whom at which orga
 from collections.abc import Mapping
 from typing import Literal
 
+from p2pledger.health.erasure_operations import ErasureCertified, ErasureDecided, ErasureRequested
 from p2pledger.health.events import (
     AccessDecided,
     AnyEvent,
@@ -24,9 +25,10 @@ from p2pledger.health.events import (
 )
 from p2pledger.primitives.ids import Bytes16
 
-Topic = Literal["access", "consent", "break-glass", "recovery", "release"]
+Topic = Literal["access", "consent", "break-glass", "recovery", "release", "erasure"]
 """`access`: every decision, broken glass too; `consent`: proxies and deaths too, as they change who may; `recovery`:
-whatever gives a person another key; `release`: a validator says that its shares of a permitted access have left."""
+whatever gives a person another key; `release`: a validator says that its shares of a permitted access have left;
+`erasure`: what is to be erased, what the custodian says to it, and who has certified it."""
 
 _TOPICS: Mapping[type, frozenset[Topic]] = {
     AccessDecided: frozenset({"access"}),
@@ -39,6 +41,9 @@ _TOPICS: Mapping[type, frozenset[Topic]] = {
     BreakGlassReviewed: frozenset({"break-glass"}),
     BreakGlassRateExceeded: frozenset({"break-glass"}),
     SharesReleased: frozenset({"release"}),
+    ErasureRequested: frozenset({"erasure"}),
+    ErasureDecided: frozenset({"erasure"}),
+    ErasureCertified: frozenset({"erasure"}),
     KeyRotated: frozenset({"recovery"}),
     KeyRevoked: frozenset({"recovery"}),
     IdentityRekeyed: frozenset({"recovery"}),

@@ -25,10 +25,14 @@ BreakGlass = Literal["policy", "named", "never"]
 Capacity = Literal["patient", "proxy", "guardian"]
 """In whose right somebody consents: one's own, by a registered proxy's, or a guardian's (F-07, F-30)."""
 ProxyKind = Literal["parent", "attorney", "guardian"]
-Power = Literal["consent", "read"]
-"""What a proxy may do for the patient: grant and revoke consents, read."""
+Power = Literal["consent", "read", "erase"]
+"""What a proxy may do for the patient: grant and revoke consents, read, ask for erasure."""
 Verdict = Literal["justified", "unjustified", "unclear"]
 """What a review finds about broken glass."""
+ErasureVerdict = Literal["accept", "partial", "refuse"]
+ErasureBasis = Literal["legal-hold", "art17-3-b", "art17-3-c", "art17-3-d", "art17-3-e", "retention-law"]
+"""Why something is not erased: litigation; Art. 17(3) GDPR (b) a legal obligation or public task, (c) public health,
+(d) archives and research, (e) legal claims; the law on keeping medical records (F-27)."""
 RevokeReason = Literal["withdrawn", "error", "expired", "superseded", "other"]
 Schema = Annotated[int, Meta(ge=1, le=255)]
 """1 = FHIR R4 JSON, 2 = FHIR R4 NDJSON, 3 = DICOM, 4 = PDF, 255 = other bytes."""

@@ -157,6 +157,16 @@ class Judge(Record, frozen=True, tag=25):
     request: ReleaseRequest
 
 
+class GetErasures(Record, frozen=True, tag=28):
+    """Requests for erasure about a pid, with the right of GetLog; without one what is not finished, members only.
+
+    The first due first. Reply: ErasuresReply.
+    """
+
+    id: U64
+    pid: Bytes16 | None
+
+
 class Cursor(Record, frozen=True):
     """A place in the chain: the transaction `index` of block `height`."""
 
@@ -196,6 +206,7 @@ Question: TypeAlias = (
     | GetReviews
     | GetShares
     | Judge
+    | GetErasures
 )
 """What has one reply."""
 Request: TypeAlias = Question | Subscribe
@@ -369,6 +380,12 @@ class JudgeReply(Record, frozen=True, tag=55):
     """A `Code`; OK: shares would be released at this height."""
 
 
+class ErasuresReply(Record, frozen=True, tag=58):
+    id: U64
+    erasures: tuple[bytes, ...]
+    """Canonical bytes of their state values; some 4 MiB at most."""
+
+
 class FeedItem(Record, frozen=True):
     """A transaction that a subscription is about."""
 
@@ -406,4 +423,5 @@ Reply: TypeAlias = (
     | ReviewsReply
     | SharesReply
     | JudgeReply
+    | ErasuresReply
 )

@@ -139,6 +139,8 @@ class Server:
                 if not self._is_member(session):
                     raise Rejected(Code.E_ROLE, f"key {session.account.hex()} is no member's: readers ask for shares")
                 return self.releasing.judge(request)
+            case api.GetErasures():
+                return self._erasures(session, request)
             case _:
                 assert_never(request)
 
@@ -322,6 +324,14 @@ class Server:
                 Code.E_ROLE, f"key {session.account.hex()} is no member's: reviews are for member organisations"
             )
         return api.ReviewsReply(request.id, queries.pending_reviews(state))
+
+    def _erasures(self, session: Session, request: api.GetErasures) -> api.Reply:
+        state = self.engine.executor.state
+        if request.pid is not None:
+            self._demand_right(session, request.pid)
+        elif not queries.may_see_all(session.account, state):
+            raise Rejected(Code.E_ROLE, f"key {session.account.hex()} is no member's: say about which pid")
+        return api.ErasuresReply(request.id, queries.erasures(request.pid, state))
 
     def _checkpoint(self) -> tuple[StateSnapshot, Anchor]:
         """A snapshot of the last flushed checkpoint with an anchor of its root; the caller closes the snapshot."""

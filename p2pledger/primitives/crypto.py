@@ -52,6 +52,7 @@ class Domain(Enum):
     CEREMONY = b"p2pl/ceremony/1"
     CEREMONY_SEED = b"p2pl/ceremony-seed/1"
     JOINT_KEY = b"p2pl/joint-key/1"
+    ERASE_ORDER = b"p2pl/erase-order/1"
 
     __hash__ = object.__hash__  # members are one of a kind; the default hashes their names, and slowly
 

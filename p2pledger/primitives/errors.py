@@ -101,6 +101,9 @@ class Code(IntEnum):
     E_KEY_EPOCH = 87
     E_CAPSULE = 88
     E_NO_SHARE = 89
+    # Erasure
+    E_HOLDER = 101
+    E_BASIS = 102
     # The ledger's own operations
     E_EVIDENCE = 70
     # Pruning

@@ -84,6 +84,8 @@ BREAK_GLASS_ALARM_PERMILLE_DEFAULT = 20
 REFUSALS_WINDOW_MS_DEFAULT = 3600 * 1000
 REFUSALS_MAX_DEFAULT = 200
 """A person mistypes, a program in a loop does not: two hundred refusals an hour are the program."""
+ERASE_DECISION_MS_DEFAULT = 30 * 24 * 3600 * 1000
+"""A month to answer (GDPR Art. 12(3))."""
 SPAN_MS_MAX = 366 * 24 * 3600 * 1000
 """Longer spans in the parameters are mistakes of unit."""
 
@@ -96,6 +98,15 @@ RELEASES_REPORTED_MAX = 256
 """Accesses in one report of a validator: some 5 KB."""
 RELEASE_RECORDS_MAX = 256
 """Records in one question for shares: a quarter of a second of a validator's time."""
+
+ERASURES_WAITING_MAX = 16
+"""Undecided requests about one patient: whoever asks for more has not waited for an answer."""
+ERASED_BATCHES_MAX = 256
+"""Batches in one decision: a long life at one hospital."""
+ERASE_DECISION_BYTES_MAX = 32 * 1024
+"""It stands in one state value, with its request and its certificates."""
+HOLDERS_MAX = 15
+"""Organisations that keep replicas for one custodian; with it they are sixteen to certify."""
 
 FHIR_FILE_BYTES_MAX = 64 * 1024 * 1024
 """A bundle or NDJSON file is held in memory while it is taken in; a hundred times the sample bundles."""

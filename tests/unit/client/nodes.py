@@ -19,11 +19,13 @@ from p2pledger.network.api import (
     BlockReply,
     ConsentsReply,
     Cursor,
+    ErasuresReply,
     Failure,
     FeedReply,
     GetAccount,
     GetBlock,
     GetConsents,
+    GetErasures,
     GetLine,
     GetLog,
     GetOrganisations,
@@ -111,6 +113,8 @@ class HonestNode:
                 return OrganisationsReply(request.id, tuple((one.id, one.name, one.kind) for one in known))
             case GetConsents():
                 return ConsentsReply(request.id, queries.consents_of(request.pid, chain.state))
+            case GetErasures():
+                return ErasuresReply(request.id, queries.erasures(request.pid, chain.state))
             case GetReviews():
                 return ReviewsReply(request.id, queries.pending_reviews(chain.state))
             case GetState():

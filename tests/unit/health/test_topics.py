@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 from msgspec.structs import replace
 
+from p2pledger.health.erasure_operations import ErasureCertified
 from p2pledger.health.events import AccessDecided, ConsentRevoked, CredentialIssued, KeyRotated, SharesReleased
 from p2pledger.health.topics import Topic, person_of, topics_of
 from tests.unit.execution.ledger import hash32, id16
@@ -15,6 +16,7 @@ CASES = [
     (DECIDED, {"access"}, PID),
     (replace(DECIDED, purpose="BTG"), {"access", "break-glass"}, PID),
     (ConsentRevoked(id16("consent"), PID, "withdrawn"), {"consent"}, PID),
+    (ErasureCertified(id16("erasure"), PID, id16("Berg"), True), {"erasure"}, PID),
     (SharesReleased(id16("access"), PID, hash32("validator"), 3), {"release"}, PID),
     (KeyRotated(PID, account("old"), account("new")), {"recovery"}, PID),
     (CredentialIssued(id16("doctor"), id16("Tal"), "physician"), set(), id16("doctor")),
