@@ -1,0 +1,145 @@
+"""F-26, F-27, I-12: a record is erased by the commands that people type; no byte of it is in any home any more."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from p2pledger.client.vault import Vault
+from p2pledger.demo.cluster import Cluster
+from p2pledger.primitives.codec import encode
+from tests.node.health import PATIENCE_S
+from tests.node.test_privacy import SAMPLES
+from tests.node.test_wallet import Terminal
+
+pytestmark = pytest.mark.process
+
+BUNDLE = SAMPLES / "bundles"
+GONE = 17
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """24 bytes out of each 60: so much of anything that is kept is found."""
+    yield from (data[start : start + 24] for start in range(0, max(1, len(data) - 24), 60))
+
+
+def files_with(folders: list[Path], secrets: list[bytes]) -> set[str]:
+    """Names of the files, keys too, in which one of them stands."""
+    return {
+        path.name
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.is_file()
+        for data in [path.read_bytes()]
+        if any(secret in data for secret in secrets)
+    }
+
+
+class Hospital:
+    """The custodian at its terminal, and its patient."""
+
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+        self.terminal = Terminal(cluster, folder)
+        self.name, self.other = cluster.names[:2]
+        self.person = ["--wallet", folder / "wallet", "--at", self.name, *self.terminal.network]
+
+    def at(self, name: str) -> list[Any]:
+        return ["--home", self.cluster.member(name).home, *self.terminal.network]
+
+    async def erase(self, *arguments: object, at: str | None = None, expect: int = 0) -> Any:
+        return await self.terminal.types("erase", *arguments, *self.at(at or self.name), expect=expect)
+
+    async def when_proven(self, *arguments: object, at: str | None = None) -> Any:
+        """As soon as a checkpoint has the decision; each try is a transaction's time apart."""
+        command = self.terminal.command("erase", *arguments, *self.at(at or self.name), "--output", "json")
+        while True:
+            done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+            if done.returncode != 75:
+                assert done.returncode == 0, done.stderr.decode()
+                return done.stdout
+            await self.erase("holder", self.cluster.names[2], expect=0)
+            await self.erase("holder", self.name, "--leave", at=self.cluster.names[2])
+
+    async def asks(self, name: str, *records: str) -> tuple[str, Path]:
+        """The patient; the request's id and the letter."""
+        letter = self.folder / f"{name}.letter"
+        wanted = [word for record in records for word in ("--record", record)]
+        shown = await self.terminal.types("erase", "request", *wanted, "--letter", letter, *self.person)
+        return str(shown["events"][0]["erase_id"]), letter
+
+
+async def test_one_record_is_erased_everywhere_and_the_chain_still_verifies(
+    consortium: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    """Vault, replica, backups, LMDB, journals and logs of four real nodes, before the compacting and after it."""
+    cluster = consortium(4, params={"timeout_ms": 500, "checkpoint_interval": 2})
+    await cluster.start(environ={"P2PLEDGER_NODE__LOG_LEVEL": "debug"})
+    await cluster.wait_ready()
+    folder = tmp_path / "patient"
+    folder.mkdir(mode=0o700)
+    house = Hospital(cluster, folder)
+    terminal, homes = house.terminal, list(cluster.homes.values())
+    with trio.fail_after(8 * PATIENCE_S):
+        await terminal.types("wallet", "init", folder / "wallet", "--no-passphrase")
+        pid = await terminal.registers(folder / "wallet", house.name)
+        bundle = next(path for path in BUNDLE.iterdir() if path.name.startswith("Fidel_Bins"))
+        (batch,) = await terminal.types("record", "ingest", bundle, "--patient", pid, *house.at(house.name))
+        tapes = tmp_path / "tapes"
+        await terminal.types("backup", "make", "--to", tapes, *house.at(house.name))
+        await house.erase("holder", house.other)
+        own = cluster.member(house.name).home / "vault"
+        copies = cluster.member(house.other).home / "copies"
+        shutil.copytree(own, copies)
+
+        vault = Vault(own, cluster.wallet(house.name).custodian.box)
+        batch_id = bytes.fromhex(batch["batch"])
+        entry = vault.manifest(batch_id).entries[GONE]
+        sealed = vault.store.get(entry.object)
+        plain = vault.open_record(vault.manifest(batch_id).ref(GONE))
+        secrets = [entry.salt, entry.commitment, encode(entry), *pieces(sealed), *pieces(plain)]
+        assert files_with([*homes, tapes], secrets) == {entry.object.hex()}
+
+        refused, _ = await house.asks("refused", f"{batch['batch']}/3")
+        await house.erase("decide", refused, "--refuse", "--basis", "retention-law")
+        erasure, letter = await house.asks("wanted", f"{batch['batch']}/{GONE}")
+        (waiting,) = await house.erase("status")
+        assert (waiting["erasure"], waiting["status"], waiting["overdue"]) == (erasure, "requested", False)
+        await house.erase("decide", erasure, "--letter", letter)
+
+        order = tmp_path / "order"
+        await house.when_proven("run", erasure, "--order-to", order)
+        await house.when_proven("replica", erasure, "--order", order, "--store", copies, at=house.other)
+        await house.erase("certify", erasure, at=house.other)
+        (erasing,) = await house.erase("status")
+        assert (erasing["status"], erasing["missing"]) == ("erasing", [house.name])
+        await house.erase("certify", erasure)
+        await house.erase("certify", erasure)  # again: the chain has it
+        assert await house.erase("status") == []
+
+        told = await terminal.types("erase", "status", *house.person)
+        assert {row["erasure"]: row["status"] for row in told} == {refused: "refused", erasure: "erased"}
+        log = await terminal.types("wallet", "log", *house.person)
+        assert sorted(row["answer"] for row in log) == [
+            "erased, as all 2 holders certify",
+            "refused: the law on keeping medical records demands it",
+        ]
+
+        gone, kept = f"{batch['batch']}/{GONE}", f"{batch['batch']}/{GONE + 1}"
+        await terminal.types("record", "open", gone, *house.at(house.name), expect=4)
+        await terminal.types("record", "open", kept, "--to", tmp_path / "kept.json", *house.at(house.name))
+        assert (tmp_path / "kept.json").read_bytes() in bundle.read_bytes()
+        (fresh,) = await terminal.types("backup", "list", *house.at(house.name))
+        assert (await terminal.types("backup", "check", fresh["set"], *house.at(house.name)))["whole"]
+
+        await cluster.stop()
+        places = [*homes, tapes, folder]
+        assert files_with(places, secrets) == set()
+        for name in cluster.names:
+            await terminal.types("compact", "--home", cluster.member(name).home)
+        assert files_with(places, secrets) == set()
+        assert files_with([SAMPLES], secrets[3:]) != set(), "the scanner finds what is there"
+        await terminal.types("resync", "--yes", "--home", cluster.member(house.name).home)
