@@ -1,5 +1,6 @@
 """`p2pledger audit`: a patient's access log, verified before it is shown."""
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,9 +9,11 @@ import click
 from p2pledger.cli.connect import FILE, Connection, with_connection
 from p2pledger.cli.output import say
 from p2pledger.cli.values import Hex, Instant, moment
+from p2pledger.primitives.errors import ProofError
 
 if TYPE_CHECKING:
     from p2pledger.chain.genesis import Card
+    from p2pledger.client.joint_keys import Audited
     from p2pledger.client.ledger import LedgerClient
     from p2pledger.client.verify import VerifiedLog
     from p2pledger.execution.evidence import Caught
@@ -155,3 +158,40 @@ def _row(connection: Connection, line: "LogLine", *, proven: bool) -> dict[str, 
         "records": line.n_records,
         "proven": proven,
     }
+
+
+@audit.command("releases")
+@with_connection
+def releases(connection: Connection) -> None:
+    """Hold what this home's validator has written down of released shares against the chain, access by access.
+
+    Ends with status 5 where something was released that the chain does not know of, or never allowed (I-9, I-1).
+    """
+    from p2pledger.client.joint_keys import audit_releases
+    from p2pledger.storage.release_entries import ReleaseEntries
+
+    home = connection.home()
+    counts: Counter[bytes] = Counter()
+    if home.releases.is_dir():
+        entries = ReleaseEntries(home.releases, home.founding.chain, home.node)
+        try:
+            counts = Counter(entry.access.access_id for entry in entries)  # each is read, a damaged one is named
+        finally:
+            entries.close()
+
+    async def work(ledger: "LedgerClient") -> "list[Audited]":
+        return await audit_releases(ledger, counts, home.validator)
+
+    audited = connection.ask(connection.organisation().account, work)
+    rows = [
+        {"access": one.access_id, "entries": one.entries, "reported": one.reported, "verdict": one.verdict}
+        for one in audited
+    ]
+    connection.session.show_all(rows, ["access", "entries", "reported", "verdict"])
+    bad = [one for one in audited if not one.is_allowed or one.reported < one.entries]
+    if bad:
+        raise ProofError(
+            f"of {len(audited)} accesses the chain does not confirm {len(bad)}, the first is {bad[0].access_id.hex()}: "
+            f"{bad[0].verdict} at the last checkpoint"
+        )
+    say(f"all releases of {len(audited)} accesses stand on the chain")

@@ -62,6 +62,7 @@ NOUNS = {
     "access": Noun("p2pledger.cli.access:access", "Ask for access to records."),
     "audit": Noun("p2pledger.cli.audit:audit", "Who accessed what, for what purpose, and when."),
     "watch": Noun("p2pledger.cli.watch:watch", "Tell what happens to a patient's data as it happens."),
+    "sharing": Noun("p2pledger.cli.sharing:sharing", "The joint key that records are sealed to, and its shares."),
     "verify": Noun("p2pledger.cli.verify:verify", "Check proofs offline, with nothing but the genesis."),
     "prune": Noun("p2pledger.cli.prune:prune", "Draft a pruning of old blocks, for most members to sign."),
     "snapshot": Noun("p2pledger.cli.snapshot:snapshot", "Hand a stopped node's stores to another, or take them in."),

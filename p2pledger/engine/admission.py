@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.transaction import Transaction
-from p2pledger.engine.events import Now
+from p2pledger.engine.events import Answer, Now, Submitted
 from p2pledger.engine.executor import Executor
 from p2pledger.execution import keys, seats
 from p2pledger.execution.contract import Application, Call, Duty
@@ -70,3 +70,12 @@ class Admission:
         """Take in a transaction whose signatures hold; raises Rejected."""
         self.precheck(transaction, now)
         self.mempool.add(transaction, now.monotonic_ms)
+
+    def answer(self, event: Submitted, now: Now) -> Answer:
+        """What became of a submission."""
+        code, detail = Code.OK, ""
+        try:
+            self.admit(event.transaction, now)
+        except Rejected as refusal:
+            code, detail = refusal.code, refusal.detail
+        return Answer(event.ticket, event.transaction.id, code, detail)

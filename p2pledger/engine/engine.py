@@ -22,11 +22,12 @@ from p2pledger.engine.admission import Admission
 from p2pledger.engine.agenda import Agenda
 from p2pledger.engine.catchup import Catchup
 from p2pledger.engine.dissemination import FETCH_RETRY_MS, Bodies, Dissemination, transmit
+from p2pledger.engine.duties import Duties
 from p2pledger.engine.events import (
-    Answer,
     BatchVerified,
     BlockExecuted,
     Disconnect,
+    DutiesOwed,
     EngineEffect,
     EngineEvent,
     Flushed,
@@ -77,7 +78,7 @@ from p2pledger.messages import (
     parse_message,
 )
 from p2pledger.primitives.crypto import SigningKey
-from p2pledger.primitives.errors import Code, Divergence, InvalidInput, Rejected
+from p2pledger.primitives.errors import Divergence, InvalidInput
 from p2pledger.primitives.ids import Height, NodeId, ValidatorId, View
 
 FLOOR_LAG_HEIGHTS = 64
@@ -119,7 +120,8 @@ class Engine:
         mempool = self.admission.mempool
         self._batches = Dissemination(founding, node_key, self.router, ledger, self.executor, mempool, self._agenda)
         self.pool = self._batches.pool
-        self.evidence = Evidence(founding, node_key, self.executor, self.admission, self._agenda, lambda: self.is_ready)
+        self._duties = Duties(founding, node_key, self.executor, self.admission, self._agenda)
+        self.evidence = Evidence(founding, self.me, self._duties, self.executor, self._agenda, lambda: self.is_ready)
         self._watch = PrimaryWatch(founding, self.replica, self._batches, self._agenda)
         self._questions = Questions(self._agenda)
         self._catchup = Catchup(founding, self.replica, self.router, self.executor, ledger, self._agenda)
@@ -174,7 +176,7 @@ class Engine:
         self._agenda.now = now
         done: list[EngineEffect] = []
         try:
-            done.extend(self._dispatch(event))
+            done.extend(self._dispatch(event, now))
             done += self._after()
         except WrongRoot as error:
             # What came before becomes durable, so that the ledger ends below the disputed header; nothing is said.
@@ -186,7 +188,7 @@ class Engine:
         self._stopped = True
         return [Write(PutJournal(HaltRecord(str(error), error.header))), Stop(str(error), is_divergence=True)]
 
-    def _dispatch(self, event: EngineEvent) -> Iterator[EngineEffect]:
+    def _dispatch(self, event: EngineEvent, now: Now) -> Iterator[EngineEffect]:
         match event:
             case FromPeer():
                 return self._on_body(event.node, event.node, event.body)
@@ -200,9 +202,11 @@ class Engine:
             case OwnSigned():
                 return self._on_own(event.signed)
             case Submitted():
-                return iter((self._on_submitted(event),))
+                return iter((self.admission.answer(event, now),))
             case SubmittedTogether():
-                return map(self._on_submitted, event.submissions)
+                return (self.admission.answer(one, now) for one in event.submissions)
+            case DutiesOwed():
+                return self._duties.on_owed(event)
             case Woke():
                 return self._on_woke()
             case LinkUp():
@@ -411,14 +415,6 @@ class Engine:
             yield from transmit(self.router.send(node, Certified(self.replica.committed_certificate)))
 
     # Batches
-
-    def _on_submitted(self, event: Submitted) -> Answer:
-        code, detail = Code.OK, ""
-        try:
-            self.admission.admit(event.transaction, self._agenda.now)
-        except Rejected as refusal:
-            code, detail = refusal.code, refusal.detail
-        return Answer(event.ticket, event.transaction.id, code, detail)
 
     def _update_work(self) -> Iterator[EngineEffect]:
         """P8: the timer runs while transactions, unsealed roots or a due heartbeat wait."""

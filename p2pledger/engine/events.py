@@ -9,6 +9,7 @@ from p2pledger.chain.transaction import Transaction
 from p2pledger.consensus.events import Verified
 from p2pledger.consensus.messages import Message, Signed
 from p2pledger.engine.ports import LedgerWrite, StateFlush
+from p2pledger.execution.contract import Duty
 from p2pledger.gossip import Transmission
 from p2pledger.primitives.codec import Value
 from p2pledger.primitives.errors import Code
@@ -90,6 +91,12 @@ class SubmittedTogether(Value, frozen=True):
     submissions: Sequence[Submitted]
 
 
+class DutiesOwed(Value, frozen=True):
+    """This validator owes the chain these operations: to be sent with the node's own key, as one transaction."""
+
+    operations: Sequence[Duty]
+
+
 class Woke(Value, frozen=True):
     """A deadline that the engine asked for may have passed."""
 
@@ -110,6 +117,7 @@ EngineEvent: TypeAlias = (
     | OwnSigned
     | Submitted
     | SubmittedTogether
+    | DutiesOwed
     | Woke
     | Flushed
 )

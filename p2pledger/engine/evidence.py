@@ -9,24 +9,19 @@ from dataclasses import dataclass
 
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.statement import Place, place_of
-from p2pledger.chain.transaction import parse, sign
 from p2pledger.consensus.journal import EvidenceRecord
 from p2pledger.consensus.messages import contradicts, statement_of
-from p2pledger.engine.admission import Admission
 from p2pledger.engine.agenda import Agenda
+from p2pledger.engine.duties import Duties
 from p2pledger.engine.events import EngineEffect, Note, Write
 from p2pledger.engine.executor import Executor
 from p2pledger.engine.ports import PutJournal
-from p2pledger.execution import keys
 from p2pledger.execution.evidence import ValidatorEvidence, all_caught, caught
-from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Rejected
-from p2pledger.primitives.ids import AccountKey, Height, Millis, NodeId, Nonce, ValidatorId
+from p2pledger.primitives.ids import Height, NodeId, ValidatorId
 
 DEADLINE = "evidence"
 """The name of its entry on the agenda."""
-OFFER_MS = 60_000
-"""An offer expires after this, and the drift of clocks; if the chain still knows nothing, another one is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,29 +40,24 @@ class Evidence:
     def __init__(
         self,
         founding: Founding,
-        node_key: SigningKey,
+        me: NodeId,
+        duties: Duties,
         executor: Executor,
-        admission: Admission,
         agenda: Agenda,
         is_ready: Callable[[], bool],
     ) -> None:
         """`is_ready`: whether the state here is that of the chain's tip, or nearly."""
         self._validators = founding.validators
-        own = founding.validators.of_node(NodeId(node_key.public))
+        own = founding.validators.of_node(me)
         self._seat = None if own is None else founding.validators.index(own)
-        self._chain = founding.chain
         self._timeout_ms = founding.parameters.timeout_ms
-        self._offer_ms = OFFER_MS + founding.parameters.drift_ms
-        self._key = node_key
+        self._duties = duties
         self._executor = executor
-        self._admission = admission
         self._agenda = agenda
         self._is_ready = is_ready
         self._kept: dict[ValidatorId, EvidenceRecord] = {}
         self._due_ms: dict[ValidatorId, int] = {}
         """When to offer what the chain was not seen to hold."""
-        self._nonce = 0
-        """The last one used since the start; what is older stands in the state."""
 
     @property
     def kept(self) -> Mapping[ValidatorId, EvidenceRecord]:
@@ -116,31 +106,14 @@ class Evidence:
         self._set_deadline()
 
     def _offer(self, author: ValidatorId) -> Iterator[EngineEffect]:
-        """Into our own mempool, from where it goes the way of every transaction; later if that is full."""
-        now = self._agenda.now
-        expires_ms = Millis(now.wall_ms + self._offer_ms)
-        nonce = self._next_nonce()
-        operation = evidence_of(self._kept[author])
-        transaction = parse(sign(self._chain, self._key, nonce, expires_ms, [operation]))
+        """Later, if the mempool is full; again, if the offer expires and the chain still knows nothing."""
         try:
-            self._admission.admit(transaction, now)
+            transaction = self._duties.offer([evidence_of(self._kept[author])])
         except Rejected as refusal:
             yield Note("evidence_not_offered", (("author", author.hex()), ("reason", str(refusal))))
             return
-        self._nonce = nonce
-        self._due_ms[author] = now.monotonic_ms + self._offer_ms
+        self._due_ms[author] = self._agenda.monotonic_ms + self._duties.offer_ms
         yield Note("evidence_offered", (("author", author.hex()), ("transaction", transaction.id.hex())))
-
-    def _next_nonce(self) -> Nonce:
-        """Above all that the chain has seen and all that we have used since we started.
-
-        What an earlier life has used and the chain has not seen may come to be used twice: then one of the two is
-        executed, and either says the same or is said again.
-        """
-        state = self._executor.state
-        number = keys.account_number(AccountKey(self._key.public), state)
-        assert number is not None, "the genesis opens an account for the node of each validator"
-        return Nonce(max(self._nonce, keys.window_at(keys.nonces(number), state).highest) + 1)
 
     def _is_on_chain(self, author: ValidatorId) -> bool:
         return caught(author, self._executor.state) is not None

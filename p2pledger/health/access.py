@@ -208,4 +208,9 @@ def _use(request: AccessRequest, decision: Decision, state: StateView) -> dict[b
 def access_of(access_id: bytes, state: StateView) -> Access | None:
     """A decided access by id."""
     data = state.get(keys.access(access_id))
-    return None if data is None else decode(Access, data, limits.STATE_VALUE_BYTES_MAX)
+    return None if data is None else decode_access(data)
+
+
+def decode_access(data: bytes) -> Access:
+    """The state value under `keys.access`."""
+    return decode(Access, data, limits.STATE_VALUE_BYTES_MAX)

@@ -173,7 +173,12 @@ def threshold_of(n: int) -> int:
 def ceremony_of(identifier: CeremonyId, state: StateView) -> Ceremony | None:
     """The newest attempt at this sharing, as its last message left it; `at` tells how it stands by now."""
     data = state.get(keys.ceremony(identifier))
-    return None if data is None else decode(Ceremony, data, limits.CEREMONY_BYTES_MAX)
+    return None if data is None else decode_ceremony(data)
+
+
+def decode_ceremony(data: bytes) -> Ceremony:
+    """The state value under `keys.ceremony`."""
+    return decode(Ceremony, data, limits.CEREMONY_BYTES_MAX)
 
 
 def deals_of(ceremony: Ceremony, state: StateView) -> dict[int, Deal]:
@@ -207,12 +212,21 @@ def outcome_of(ceremony: Ceremony, state: StateView) -> JointKey:
 def active_key(key_epoch: int, state: StateView) -> ActiveKey | None:
     """The key of an epoch, in its newest sharing."""
     data = state.get(keys.joint_key(key_epoch))
-    return None if data is None else decode(ActiveKey, data, limits.STATE_VALUE_BYTES_MAX)
+    return None if data is None else decode_active_key(data)
+
+
+def decode_active_key(data: bytes) -> ActiveKey:
+    """The state value under `keys.joint_key`."""
+    return decode(ActiveKey, data, limits.STATE_VALUE_BYTES_MAX)
 
 
 def newest_epoch(state: StateView) -> int:
     """The newest key epoch that has an active key; 0: there is none yet."""
-    data = state.get(keys.NEWEST_KEY)
+    return decode_epoch(state.get(keys.NEWEST_KEY))
+
+
+def decode_epoch(data: bytes | None) -> int:
+    """The state value under `keys.NEWEST_KEY`."""
     return 0 if data is None else decode(int, data, 9)
 
 
@@ -229,6 +243,15 @@ def next_key(state: StateView, time_ms: int) -> CeremonyId:
 def next_sharing(active: ActiveKey, state: StateView, time_ms: int) -> CeremonyId:
     """The ceremony for new shares of this key that runs, or can be begun."""
     return _next(active.key.key_epoch, active.key.share_epoch + 1, state, time_ms)
+
+
+def running(state: StateView, time_ms: int) -> Ceremony | None:
+    """The ceremony that is under way for a new key, or for new shares of the newest one; None: neither is."""
+    active = newest_key(state)
+    identifiers = [next_key(state, time_ms)] + ([] if active is None else [next_sharing(active, state, time_ms)])
+    newest = (ceremony_of(identifier, state) for identifier in identifiers)
+    found = (ceremony.at(time_ms) for ceremony in newest if ceremony is not None)
+    return next((ceremony for ceremony in found if ceremony.id in identifiers), None)
 
 
 def _next(key_epoch: int, share_epoch: int, state: StateView, time_ms: int) -> CeremonyId:

@@ -44,7 +44,7 @@ def report(operation: ReleaseReceipt, call: Call, state: StateView) -> Outcome:
         before = state.get(key)
         if key in writes:
             raise Refused(Code.E_FORMAT)
-        if before is not None and decode(Reported, before, 32).records >= released.records:
+        if before is not None and decode_reported(before).records >= released.records:
             raise Refused(Code.E_DUP)
         writes[key] = encode(Reported(released.records, call.height))
         events.append(encode(SharesReleased(released.access_id, pid, validator, released.records)))
@@ -65,7 +65,7 @@ def _pid(released: Released, state: StateView) -> Bytes16:
 def reports_of(access_id: bytes, state: StateView) -> dict[bytes, Reported]:
     """Who has reported how much of an access, by validator."""
     prefix = keys.releases(access_id)
-    return {key[len(prefix) :]: decode(Reported, data, 32) for key, data in state.scan(prefix)}
+    return {key[len(prefix) :]: decode_reported(data) for key, data in state.scan(prefix)}
 
 
 def unreported(written: Mapping[bytes, int], validator: bytes, state: StateView) -> tuple[Released, ...]:
@@ -73,6 +73,11 @@ def unreported(written: Mapping[bytes, int], validator: bytes, state: StateView)
     owed = []
     for access_id, records in sorted(written.items()):
         data = state.get(keys.released(access_id, validator))
-        if data is None or decode(Reported, data, 32).records < records:
+        if data is None or decode_reported(data).records < records:
             owed.append(Released(access_id, records))
     return tuple(owed)
+
+
+def decode_reported(data: bytes) -> Reported:
+    """The state value under `keys.released`."""
+    return decode(Reported, data, 32)

@@ -119,6 +119,14 @@ class MempoolSection(_Section, frozen=True):
     )
 
 
+class ReleaseSection(_Section, frozen=True):
+    """This validator's part in the keys that records are sealed to."""
+
+    begin: Literal["auto", "manual"] = "auto"
+    """auto: begin the ceremony for the first joint key once this node is linked to its peers; a later key, or new
+    shares, only 'p2pledger sharing' begins. What others begin, this validator joins either way."""
+
+
 class Config(_Section, frozen=True):
     """All settings of one node."""
 
@@ -128,6 +136,7 @@ class Config(_Section, frozen=True):
     ops: OpsSection = OpsSection()
     verify: VerifySection = VerifySection()
     mempool: MempoolSection = MempoolSection()
+    release: ReleaseSection = ReleaseSection()
 
     @property
     def p2p_listen(self) -> Address:
@@ -158,6 +167,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "ops": OpsSection,
     "verify": VerifySection,
     "mempool": MempoolSection,
+    "release": ReleaseSection,
 }
 
 

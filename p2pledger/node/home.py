@@ -3,6 +3,7 @@
     keys/       account.key consensus.key node.key box.key    32-byte seeds in hexadecimal, 0600 in a 0700 folder
     node.crt.der  card.json  genesis  config.toml
     data/       ledger  state  releases
+    shares/     seeds and shares of joint keys, 0600 in a 0700 folder
     sign_floor  lock  ports.json
 
 `Home.load` raises ConfigError for everything a node must not start with, and says which command repairs it (T33).
@@ -79,6 +80,11 @@ class Layout:
     @property
     def sign_floor(self) -> Path:
         return self.root / "sign_floor"
+
+    @property
+    def shares(self) -> Path:
+        """Seeds and shares of joint keys; secret, and not for backups (docs/operations.md)."""
+        return self.root / "shares"
 
     @property
     def lock(self) -> Path:

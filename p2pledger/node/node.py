@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,6 @@ from p2pledger.engine.engine import Engine
 from p2pledger.engine.executor import genesis_flush
 from p2pledger.engine.ports import LedgerStore, StateStore
 from p2pledger.health.application import HealthApplication
-from p2pledger.health.release import ReleaseEntry
 from p2pledger.mempool import Mempool
 from p2pledger.network.budget import Rates
 from p2pledger.network.clients import ClientServer, ClientSettings
@@ -36,11 +35,13 @@ from p2pledger.node.readings import Readings
 from p2pledger.node.release import Releasing
 from p2pledger.node.resync import halt_mark
 from p2pledger.node.server import Server
+from p2pledger.node.sharing import Sharing
 from p2pledger.node.surroundings import Surroundings
 from p2pledger.primitives.errors import ConfigError
 from p2pledger.storage.home import exclusive_lock
 from p2pledger.storage.ledger import LmdbLedgerStore
 from p2pledger.storage.release_entries import ReleaseEntries
+from p2pledger.storage.share_files import ShareFiles
 from p2pledger.storage.sign_floor import SignFloor
 from p2pledger.storage.state_store import LmdbStateStore
 
@@ -57,6 +58,7 @@ class Stores:
     state: StateStore
     floor: SignFloor
     releases: ReleaseEntries
+    shares: ShareFiles
 
 
 class Node:
@@ -67,7 +69,6 @@ class Node:
         founding = home.founding
         ledger, state, floor = stores.ledger, stores.state, stores.floor
         surroundings = surroundings or Surroundings()
-        self._surroundings, self._releases = surroundings, stores.releases
         self.metrics: Metrics = make_metrics()
         self.board = Board()
         lost = None if floor.lost is None else (floor.lost.height, floor.lost.view)
@@ -112,12 +113,23 @@ class Node:
             surroundings=surroundings,
         )
         self.server.driver = self.driver
+        self.sharing = Sharing(
+            self.engine,
+            stores.shares,
+            stores.releases,
+            surroundings,
+            self.metrics,
+            post=self.driver.post,
+            next_block=self.server.next_block,
+            begins=config.release.begin == "auto",
+            peers=frozenset(peers),
+        )
         self.server.releasing = Releasing(
             self.engine,
-            holder_of=lambda active: None,
-            write_down=self._write_down,
+            holder_of=self.sharing.holder_of,
+            write_down=self.sharing.write_down,
             next_block=self.server.next_block,
-            now=lambda: self.driver.now,
+            now=surroundings.now,
             random=surroundings.transport.random_bytes,
             metrics=self.metrics,
             started_at=ledger.tip(),
@@ -138,12 +150,6 @@ class Node:
             home, self.engine, self.links, self.clients, self.driver.verifier, self.metrics, self.driver.cpu_s
         )
         self.ports: dict[str, int] = {}
-
-    async def _write_down(self, entries: Sequence[ReleaseEntry]) -> None:
-        def write() -> None:
-            self._releases.add(entries)
-
-        await self._surroundings.disk(write)
 
     async def run(self, *, task_status: trio.TaskStatus[dict[str, int]] = trio.TASK_STATUS_IGNORED) -> None:
         """The daemon: take part, answer on the ops port and to signals, until cancelled. Reports the bound ports."""
@@ -166,6 +172,7 @@ class Node:
             await nursery.start(self.driver.run)
             self.ports["p2p"] = await _listen(nursery, self.links.serve, "p2p.listen", config.p2p_listen)
             self.ports["client"] = await _listen(nursery, self.clients.serve, "client.listen", config.client_listen)
+            nursery.start_soon(self.sharing.run)
             nursery.start_soon(self._keep_posting)
             task_status.started()
 
@@ -291,7 +298,8 @@ def opened_stores(home: Home, accept_resign_risk: bool = False) -> Iterator[Stor
             floor.check(ledger.identity, ledger.tip(), standing)
         releases = ReleaseEntries(home.releases, founding.chain, home.node, map_size)
         stack.callback(releases.close)
-        yield Stores(ledger, state, floor, releases)
+        shares = ShareFiles(home.layout.shares, founding.chain, home.node)
+        yield Stores(ledger, state, floor, releases, shares)
 
 
 def _check_not_halted(home: Home, ledger: LmdbLedgerStore) -> None:

@@ -103,3 +103,25 @@ def _write_temporary(path: Path, data: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise StoreError(f"{path} cannot be written: {error.strerror}") from error
     return temporary
+
+
+def erase_private(path: Path) -> None:
+    """Overwrite a file with zeros, then remove it, durably; whether it was there makes no difference.
+
+    What stood in it is beyond recovery only where the file system writes in place: copy-on-write file systems, journals
+    of data, snapshots, flash memory that remaps and backups keep what they had.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be erased: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            file.write(bytes(os.fstat(file.fileno()).st_size))
+            os.fsync(file.fileno())
+        path.unlink()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be erased: {error.strerror}") from error
+    sync_folder(path.parent)

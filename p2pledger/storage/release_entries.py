@@ -56,16 +56,9 @@ class ReleaseEntries:
 
     def unreported(self) -> dict[bytes, int]:
         """By access: of how many records there are entries, where the chain was not seen to know."""
-        return dict(self._numbers(UNREPORTED))
-
-    def counts(self) -> dict[bytes, int]:
-        """By access: of how many records there are entries."""
-        return dict(self._numbers(COUNTS))
-
-    def _numbers(self, table: str) -> Iterator[tuple[bytes, int]]:
         with self._env.reading() as txn:
-            for key, data in txn.cursor(db=self._tables[table]):
-                yield bytes(key), _number(bytes(data))
+            rows = txn.cursor(db=self._tables[UNREPORTED])
+            return {bytes(key): _number(bytes(data)) for key, data in rows}
 
     def __iter__(self) -> Iterator[ReleaseEntry]:
         """All entries, by access, batch and index; raises StoreError at a damaged one."""

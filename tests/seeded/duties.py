@@ -17,6 +17,7 @@ from p2pledger.consensus.journal import EvidenceRecord
 from p2pledger.consensus.messages import Prepare, Signed, statement
 from p2pledger.engine.admission import Admission
 from p2pledger.engine.agenda import Agenda
+from p2pledger.engine.duties import Duties
 from p2pledger.engine.events import Note, Now
 from p2pledger.engine.evidence import Evidence
 from p2pledger.engine.executor import Executor, genesis_flush
@@ -160,7 +161,9 @@ class _Desk:
         self.is_ready = True
         admission = Admission(founding, application, executor, self.mempool)
         key = nodes[founding.validators.members[seat].node]
-        self.evidence = Evidence(founding, key, executor, admission, self.agenda, lambda: self.is_ready)
+        duties = Duties(founding, key, executor, admission, self.agenda)
+        me = NodeId(key.public)
+        self.evidence = Evidence(founding, me, duties, executor, self.agenda, lambda: self.is_ready)
 
     def wait_until(self, end: int) -> list[tuple[int, str]]:
         """(when, what) it noted on the way."""

@@ -164,7 +164,9 @@ class Machine:
             self._testimony.started(self.index, stores.ledger, stores.state.height())
             self.is_dead = self._aimed_at = self._has_failed = False
             ledger, state = _WatchedLedger(stores.ledger, self), _WatchedState(stores.state, self)
-            node = Node(self.home, Stores(ledger, state, stores.floor, stores.releases), self._surroundings)
+            node = Node(
+                self.home, Stores(ledger, state, stores.floor, stores.releases, stores.shares), self._surroundings
+            )
             self._listen_in(node.driver)
             self.node = node
             self._testimony.note(trio.current_time(), f"{self.name} starts at {stores.ledger.tip()}")

@@ -10,15 +10,16 @@ from p2pledger.consensus.journal import EvidenceRecord
 from p2pledger.consensus.messages import Prepare, Signed, statement
 from p2pledger.engine.admission import Admission
 from p2pledger.engine.agenda import Agenda
+from p2pledger.engine.duties import OFFER_MS, Duties
 from p2pledger.engine.events import Note, Now, Write
-from p2pledger.engine.evidence import OFFER_MS, Contradiction, Evidence, evidence_of
+from p2pledger.engine.evidence import Contradiction, Evidence, evidence_of
 from p2pledger.engine.executor import Executor, genesis_flush
 from p2pledger.engine.ports import PutJournal
 from p2pledger.mempool import Mempool
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, Rejected
-from p2pledger.primitives.ids import BlockHash, Epoch, Height, Millis, Nonce, ValidatorId, View
+from p2pledger.primitives.ids import BlockHash, Epoch, Height, Millis, NodeId, Nonce, ValidatorId, View
 from p2pledger.sim.application import Put, RegisterApplication
 from p2pledger.sim.founding import WALL_START_MS, found
 from p2pledger.storage.memory import MemoryLedgerStore, MemoryStateStore
@@ -53,7 +54,9 @@ class Desk:
         self.admission = Admission(FOUNDING, self.application, self.executor, self.mempool)
         self.is_ready = True
         self.agenda = Agenda(Now(0, WALL_START_MS))
-        self.evidence = Evidence(FOUNDING, self.key, self.executor, self.admission, self.agenda, lambda: self.is_ready)
+        self.duties = Duties(FOUNDING, self.key, self.executor, self.admission, self.agenda)
+        me = NodeId(self.key.public)
+        self.evidence = Evidence(FOUNDING, me, self.duties, self.executor, self.agenda, lambda: self.is_ready)
 
     def keep(self, *seats: int) -> None:
         for seat in seats:
@@ -188,8 +191,8 @@ def test_a_node_that_is_catching_up_or_full_offers_later() -> None:
 def test_a_node_without_a_seat_offers_nothing() -> None:
     """P14: it has no account for that."""
     desk = Desk()
-    stranger = SigningKey(bytes(32))
-    evidence = Evidence(FOUNDING, stranger, desk.executor, desk.admission, desk.agenda, lambda: True)
+    stranger = NodeId(SigningKey(bytes(32)).public)
+    evidence = Evidence(FOUNDING, stranger, desk.duties, desk.executor, desk.agenda, lambda: True)
     assert len(list(evidence.keep(pair(0)))) == 1
     assert desk.agenda.next() is None
 
