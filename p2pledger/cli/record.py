@@ -209,7 +209,8 @@ def _batch_row(manifest: "Manifest") -> dict[str, Any]:
         "batch": manifest.batch_id,
         "pid": manifest.pid,
         "records": len(manifest.entries),
-        "months": f"{min(months)}-{max(months)}",
+        "erased": len(manifest.erased),
+        "months": f"{min(months)}-{max(months)}" if months else "-",
         "compartments": sum(name.kind == "compartment" for name in manifest.handles),
     }
 

@@ -220,7 +220,14 @@ def _labels_of_conditions(items: Sequence[Extracted]) -> dict[str, tuple[Label, 
 
 
 def batch_operation(manifest: Manifest) -> RecordBatch:
-    """What the chain is told about a batch: handles, counts, months and the root."""
+    """What the chain is told about a batch: handles, counts, months and the root.
+
+    Raises Rejected(E_ERASED) for a batch of which something was erased: the chain has it, and it is not taken in again.
+    """
+    if manifest.erased:
+        raise Rejected(
+            Code.E_ERASED, f"batch {manifest.batch_id.hex()}: {len(manifest.erased)} records of it were erased"
+        )
     counts = Counter(entry.compartment for entry in manifest.entries)
     months = [entry.month for entry in manifest.entries]
 
@@ -234,7 +241,7 @@ def batch_operation(manifest: Manifest) -> RecordBatch:
         pid=manifest.pid,
         custodian=manifest.custodian,
         author_org=manifest.author_org,
-        n=len(manifest.entries) + len(manifest.erased),
+        n=len(manifest.entries),
         root=manifest.root(),
         compartments=tuple(CompartmentCount(handle, counts[handle]) for handle in sorted(counts)),
         classes=handles("class"),

@@ -114,6 +114,9 @@ class HonestNode:
             case GetConsents():
                 return ConsentsReply(request.id, queries.consents_of(request.pid, chain.state))
             case GetErasures():
+                is_own = request.pid is not None and queries.may_see_patient(session.account, request.pid, chain.state)
+                if not is_own and not queries.may_see_all(session.account, chain.state):
+                    raise Rejected(Code.E_ROLE, "not your records")
                 return ErasuresReply(request.id, queries.erasures(request.pid, chain.state))
             case GetReviews():
                 return ReviewsReply(request.id, queries.pending_reviews(chain.state))
