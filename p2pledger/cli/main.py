@@ -55,6 +55,8 @@ NOUNS = {
     "wallet": Noun("p2pledger.cli.wallet:wallet", "Make, back up, restore, rotate and read a person's wallet."),
     "identity": Noun("p2pledger.cli.identity:identity", "Register people and say what they may act as."),
     "keys": Noun("p2pledger.cli.keys:keys", "Show, back up, restore and check the keys of a home."),
+    "guardian": Noun("p2pledger.cli.guardian:guardian", "Name guardians, guard somebody, freeze a stolen key."),
+    "recovery": Noun("p2pledger.cli.recovery:recovery", "Put a new wallet in a lost one's place, or veto that."),
     "tx": Noun("p2pledger.cli.tx:tx", "Submit transactions and follow their receipts."),
     "block": Noun("p2pledger.cli.block:block", "Show committed blocks."),
     "record": Noun("p2pledger.cli.record:record", "Seal, commit and open health records."),

@@ -16,6 +16,7 @@ from p2pledger.cli.values import moment
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 
 if TYPE_CHECKING:
+    from p2pledger.client.guarding import Guarding
     from p2pledger.client.health import ConsentCard
     from p2pledger.client.identities import Known, OpenAs
     from p2pledger.client.ledger import LedgerClient
@@ -72,14 +73,16 @@ def log(connection: Connection) -> None:
     rows: list[dict[str, Any]] = []
 
     async def lines(ledger: "LedgerClient", one: "Known") -> Any:
-        return await ledger.log(one.persona.did)
+        return await ledger.log(one.persona.did), await _guarding(ledger, one)
 
-    for one, found in _everywhere(connection, lines, "patient"):
+    for one, (found, guarding) in _everywhere(connection, lines, "patient"):
         at = _name(connection, one)
         for line, proven in [(line, True) for line in found.lines] + [(line, False) for line in found.newer]:
             says = words.log_line(line, members)
             rows.append({"time": line.time_ms, "when": moment(line.time_ms), "at": at, **says, "proven": proven})
         say(f"{at}: these are all {len(found.lines)} decisions up to height {found.height}, proven")
+        for warning in _warnings(guarding):
+            say(f"{at}: {warning}")
     for one, erasures in _everywhere(connection, _erasures, "patient"):
         for erasure in erasures:
             says = words.erasure(erasure, members, now_ms())
@@ -121,6 +124,30 @@ def revoke(connection: Connection, number: int, yes: bool) -> None:
         return await ledger.submit(revoke_consent(identifier))
 
     show_receipt(connection, connection.ask(one.persona.signing, work).executed)
+
+
+async def _guarding(ledger: "LedgerClient", one: "Known") -> "Guarding | None":
+    try:
+        return await ledger.guarding(one.persona.did)
+    except Rejected:
+        return None
+
+
+def _warnings(found: "Guarding | None") -> list[str]:
+    """What an owner must know at once: it may be a thief's doing, and there is a time to object (F-24, F-25)."""
+    from p2pledger.cli.clock import now_ms
+
+    if found is None:
+        return []
+    held, recovery, told = found.guardianship, found.recovery, []
+    if recovery is not None and recovery.progress == "pending":
+        end = "no veto ends it" if recovery.is_beyond_veto else "not you? p2pledger recovery veto"
+        told.append(f"A RECOVERY WAITS: other keys take the place of yours from {moment(recovery.due_ms)} on; {end}")
+    if held.proposed is not None and now_ms() < held.proposed.from_ms:
+        told.append(f"OTHER GUARDIANS from {moment(held.proposed.from_ms)} on; not by you? have your guardians freeze")
+    if held.frozen_at(now_ms()):
+        told.append(f"FROZEN by your guardians until {moment(held.frozen_ms)}: no new consents, no other key")
+    return told
 
 
 def _numbered(connection: Connection) -> "list[tuple[Known, Consent]]":

@@ -16,9 +16,15 @@ from p2pledger.health.events import (
     BasisKind,
     ConsentGranted,
     ConsentRevoked,
+    GuardiansChanged,
     IdentityRekeyed,
     KeyRevoked,
     KeyRotated,
+    PatientFrozen,
+    PatientUnfrozen,
+    RecoveryFinalized,
+    RecoveryStarted,
+    RecoveryVetoed,
     SharesReleased,
 )
 from p2pledger.health.log import LogLine
@@ -62,6 +68,7 @@ DENIALS: Mapping[Code, str] = {
     Code.E_BTG_FORBIDDEN: "may not break the glass",
     Code.E_COSIGNERS: "no colleague has signed the emergency access",
     Code.E_DECEASED: "the patient has died",
+    Code.E_FROZEN: "guardians have said that the patient's key is stolen",
 }
 
 _BASES: Mapping[BasisKind, str] = {
@@ -127,6 +134,20 @@ def event(told: AnyEvent) -> str:
         case ErasureCertified():
             last = "; it was the last one: they are erased" if told.is_last else ""
             return f"holder {told.holder.hex()} has deleted the records{last}"
+        case GuardiansChanged():
+            named = f"{told.threshold} of {told.guardians} guardians are enough"
+            return f"{named} for a recovery, from {_moment(told.from_ms)} on"
+        case RecoveryStarted():
+            how = "no veto ends it" if told.is_beyond_veto else "not you? p2pledger recovery veto"
+            return f"guardians have started a recovery: new keys from {_moment(told.due_ms)} on; {how}"
+        case RecoveryVetoed():
+            return f"the present key has vetoed a recovery ({told.vetoes} so far)"
+        case RecoveryFinalized():
+            return "a recovery is final: the new key counts, the old one is dead"
+        case PatientFrozen():
+            return f"guardians have frozen the key until {_moment(told.until_ms)}"
+        case PatientUnfrozen():
+            return "guardians have ended the freeze"
         case KeyRevoked():
             return "the key was revoked"
         case _:

@@ -229,6 +229,54 @@ class SharesReleased(Record, frozen=True, tag=45):
     records: U64
 
 
+class GuardiansChanged(Record, frozen=True, tag=50):
+    """A patient has named guardians; they stand in for it from a time on."""
+
+    pid: Bytes16
+    threshold: U64
+    guardians: U64
+    from_ms: Millis
+
+
+class RecoveryStarted(Record, frozen=True, tag=51):
+    """Guardians have approved of new keys; the present key can veto until they are in place."""
+
+    pid: Bytes16
+    recovery: Bytes16
+    due_ms: Millis
+    is_beyond_veto: bool
+
+
+class RecoveryVetoed(Record, frozen=True, tag=52):
+    """The present key has ended a recovery."""
+
+    pid: Bytes16
+    recovery: Bytes16
+    vetoes: U64
+
+
+class RecoveryFinalized(Record, frozen=True, tag=53):
+    """A patient has a new key; the old one is dead."""
+
+    pid: Bytes16
+    recovery: Bytes16
+    old: AccountKey
+    new: AccountKey
+
+
+class PatientFrozen(Record, frozen=True, tag=54):
+    """Guardians say that a patient's key is stolen."""
+
+    pid: Bytes16
+    until_ms: Millis
+
+
+class PatientUnfrozen(Record, frozen=True, tag=55):
+    """Guardians have ended a freeze."""
+
+    pid: Bytes16
+
+
 Event: TypeAlias = (
     OrganisationRegistered
     | IdentityRegistered
@@ -255,6 +303,12 @@ Event: TypeAlias = (
     | CeremonyMoved
     | JointKeyActivated
     | SharesReleased
+    | GuardiansChanged
+    | RecoveryStarted
+    | RecoveryVetoed
+    | RecoveryFinalized
+    | PatientFrozen
+    | PatientUnfrozen
     | PruningApproved
     | ErasureRequested
     | ErasureDecided

@@ -34,6 +34,8 @@
 | 0x74   | key epoch (8)                     | ActiveKey: the newest sharing of a joint key      |
 | 0x75   | –                                 | the newest key epoch                              |
 | 0x76   | access (16) ‖ validator (32)      | Reported: how many of its shares have left        |
+| 0x80   | pid (16)                          | Guardianship: who guards a patient                |
+| 0x81   | recovery (16)                     | Recovery                                          |
 | 0x88   | erasure (16)                      | Erasure: a request, what was decided, who certified |
 | 0x89   | due (8, BE) ‖ erasure (16)        | empty: requests that are not finished             |
 | 0x8A   | batch (16)                        | ErasedOf: its records that are erased             |
@@ -76,6 +78,8 @@ OUTCOME = b"\x73"
 JOINT_KEY = b"\x74"
 NEWEST_KEY = b"\x75"
 RELEASED = b"\x76"
+GUARDIANSHIP = b"\x80"
+RECOVERY = b"\x81"
 ERASURE = b"\x88"
 ERASURE_DUE = b"\x89"
 ERASED = b"\x8a"
@@ -250,6 +254,14 @@ def releases(access_id: bytes) -> bytes:
 
 def released(access_id: bytes, validator: bytes) -> bytes:
     return releases(access_id) + validator
+
+
+def guardianship(pid: bytes) -> bytes:
+    return GUARDIANSHIP + pid
+
+
+def recovery(identifier: bytes) -> bytes:
+    return RECOVERY + identifier
 
 
 def erasure(identifier: bytes) -> bytes:

@@ -12,6 +12,14 @@ from p2pledger.chain.genesis import OrganisationKind, PublicName
 from p2pledger.execution.evidence import EVIDENCE_TAG, ValidatorEvidence
 from p2pledger.health.break_glass_operations import BtgReview
 from p2pledger.health.erasure_operations import EraseCertificate, EraseDecision, EraseRequest, HolderRegister
+from p2pledger.health.guardian_operations import (
+    Freeze,
+    GuardianSet,
+    RecoveryFinalize,
+    RecoveryStart,
+    RecoveryVeto,
+    Unfreeze,
+)
 from p2pledger.health.identity_operations import (
     IdentityRekey,
     KeyRevoke,
@@ -294,6 +302,12 @@ Operation: TypeAlias = (
     | LtsJustify
     | LtsActivate
     | ReleaseReceipt
+    | GuardianSet
+    | RecoveryStart
+    | RecoveryVeto
+    | RecoveryFinalize
+    | Freeze
+    | Unfreeze
     | Prune
     | EraseRequest
     | EraseDecision
@@ -303,7 +317,7 @@ Operation: TypeAlias = (
 AnyOperation: TypeAlias = Operation | ValidatorEvidence
 """What transactions of this chain consist of: the health layer's operations and the ledger's own."""
 _OPERATIONS: Shape[tuple[AnyOperation, ...]] = Shape(tuple[AnyOperation, ...])
-_TAGS = frozenset({*range(1, 11), *range(12, 16), *range(20, 25), 30, 31, *range(40, 46), *range(56, 61), EVIDENCE_TAG})
+_TAGS = frozenset({*range(1, 11), *range(12, 16), *range(20, 25), 30, 31, *range(40, 46), *range(50, 61), EVIDENCE_TAG})
 
 REMEMBERED_BYTES_MAX = 1_024
 """Who takes a transaction in reads its operations three times: twice at the door, once in the block."""

@@ -45,7 +45,7 @@ class RecordOpening(Record, frozen=True):
     capsule: Annotated[bytes, Meta(max_length=CAPSULE_BYTES_MAX)]
 
 
-class ReleaseRequest(Record, frozen=True):
+class ReleaseRequest(Record, frozen=True, tag=1):
     """What a reader sends to each validator."""
 
     access_id: Bytes16

@@ -101,6 +101,12 @@ class Code(IntEnum):
     E_KEY_EPOCH = 87
     E_CAPSULE = 88
     E_NO_SHARE = 89
+    # Guardians and recovery
+    E_THRESHOLD = 96
+    E_TIMELOCK = 97
+    E_GUARDIANS = 98
+    E_APPROVAL = 99
+    E_VETO = 100
     # Erasure
     E_HOLDER = 101
     E_BASIS = 102

@@ -7,8 +7,9 @@ import trio
 from msgspec.structs import replace
 
 from p2pledger.chain.transaction import check_signatures, parse
-from p2pledger.client.ledger import LedgerClient, Patience, open_ledger
+from p2pledger.client.ledger import LedgerClient, open_ledger
 from p2pledger.client.links import Node
+from p2pledger.client.patience import Patience
 from p2pledger.execution import keys as ledger_keys
 from p2pledger.execution.windows import EMPTY, Window
 from p2pledger.health import queries
