@@ -4,10 +4,10 @@ The manifest of a batch is written last: a batch is there as a whole or not at a
 the custodian's or the patient's box key. Its calls block; call them in a thread.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from p2pledger.client.records import Manifest, ManifestEntry, open_manifest, open_record
+from p2pledger.client.records import Manifest, ManifestEntry, SealedRecord, open_manifest, open_record
 from p2pledger.client.sealing import BoxKey
 from p2pledger.health.commitments import RecordProof, RecordRef, check_commitment
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
@@ -84,15 +84,48 @@ class Vault:
         return data
 
     def _opened(self, manifest: Manifest, entry: ManifestEntry, ref: RecordRef) -> bytes:
-        try:
-            sealed = self.store.get(entry.object)
-        except Rejected as error:
-            raise Rejected(error.code, f"record {ref}: {error.detail}") from error
+        sealed = self._kept(entry.object, f"record {ref}")
         try:
             return open_record(sealed, ref, manifest, self._reader)
         except InvalidInput as error:
             raise Rejected(Code.E_COMMIT_MISMATCH, f"record {ref}: {error}") from error
 
+    def sealed_record(self, ref: RecordRef) -> SealedRecord:
+        """As `sealed_records`, of one."""
+        (found,) = self.sealed_records([ref])
+        return found
+
+    def sealed_records(self, refs: Sequence[RecordRef]) -> tuple[SealedRecord, ...]:
+        """What a reader is given of records, in their order, each with its place in the batch's tree.
+
+        Raises Rejected: E_NOT_FOUND, E_ERASED, E_COMMIT_MISMATCH for a changed byte, E_CAPSULE for a record whose key
+        no validator has a share of.
+        """
+        batches = {batch_id: self.manifest(batch_id) for batch_id in {ref.batch_id for ref in refs}}
+        proofs = {batch_id: manifest.proofs() for batch_id, manifest in batches.items()}
+        return tuple(self._sealed(ref, batches[ref.batch_id], proofs[ref.batch_id]) for ref in refs)
+
+    def _sealed(self, ref: RecordRef, manifest: Manifest, prove: Callable[[int], RecordProof]) -> SealedRecord:
+        entry = manifest.entry(ref.index)
+        if entry.capsule is None:
+            raise Rejected(Code.E_CAPSULE, f"record {ref}: its key is sealed to custodian and patient only")
+        return SealedRecord(
+            ref=ref,
+            object=self._kept(entry.object, f"record {ref}"),
+            capsule=self._kept(entry.capsule, f"record {ref}: capsule"),
+            key_epoch=manifest.key_epoch,
+            proof=prove(ref.index),
+            salt=entry.salt,
+            media_type=entry.media_type,
+        )
+
     def prove(self, ref: RecordRef) -> RecordProof:
         """That the record is in its batch; raises Rejected(E_NOT_FOUND, E_ERASED)."""
         return self.manifest(ref.batch_id).prove(ref.index)
+
+    def _kept(self, name: bytes, what: str) -> bytes:
+        """An object or capsule; raises Rejected naming the record it belongs to."""
+        try:
+            return self.store.get(name)
+        except Rejected as error:
+            raise Rejected(error.code, f"{what}: {error.detail}") from error
