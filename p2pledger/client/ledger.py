@@ -24,7 +24,7 @@ from p2pledger.client.guarding import Guarding, read_guarding
 from p2pledger.client.links import Links, Node
 from p2pledger.client.patience import Patience
 from p2pledger.client.shares import Heard, ask_all
-from p2pledger.client.verify import VerifiedLog, check_log_reply, proven_line, proven_page, proven_state
+from p2pledger.client.verify import VerifiedLog, check_log_reply, checked_state, proven_line, proven_page, proven_state
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_receipt
 from p2pledger.execution.evidence import Caught, decode_caught
 from p2pledger.execution.keys import caught
@@ -437,6 +437,10 @@ class LedgerClient:
     async def state(self, key: bytes) -> tuple[Height, bytes | None]:
         """(checkpoint, value) of a state key with its proof verified; members only."""
         return await self._ask(GetState(_ID, key), StateReply, partial(proven_state, self.founding, key))
+
+    async def proven(self, key: bytes) -> StateReply:
+        """As `state`, with the proof, verified: for whoever hands it on."""
+        return await self._ask(GetState(_ID, key), StateReply, partial(checked_state, self.founding, key))
 
     async def evidence(self, validator: ValidatorId) -> tuple[Height, Caught | None]:
         """(checkpoint, what the chain held against a validator there), proven either way; members only."""

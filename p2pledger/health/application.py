@@ -10,6 +10,7 @@ from p2pledger.health import (
     break_glass,
     consent,
     directory,
+    emergency,
     erasure,
     guardians,
     joint_key,
@@ -24,6 +25,7 @@ from p2pledger.health import (
     stolen_keys,
 )
 from p2pledger.health.break_glass_operations import BtgReview
+from p2pledger.health.emergency_operations import EmergencyAnchor
 from p2pledger.health.erasure_operations import EraseCertificate, EraseDecision, EraseRequest, HolderRegister
 from p2pledger.health.guardian_operations import (
     Freeze,
@@ -157,6 +159,8 @@ class HealthApplication(Application):
                 return proxies.mark_deceased(operation, call, state)
             case BtgReview():
                 return break_glass.review(operation, call, state)
+            case EmergencyAnchor():
+                return emergency.anchor(operation, call, state)
             case LtsInit():
                 return joint_key.init(operation, call, state)
             case LtsDeal():

@@ -202,6 +202,22 @@ class BreakGlassRateExceeded(Record, frozen=True, tag=33):
     accesses: U64
 
 
+class EmergencyAnchored(Record, frozen=True, tag=37):
+    """An emergency capsule that was opened without the ledger is on it now (F-17)."""
+
+    access_id: Bytes16
+    pid: Bytes16
+    organisation: Bytes16
+    number: U64
+    """Of the house's openings."""
+    sequence: U64
+    """Of the line in the patient's log."""
+    opened_ms: Millis
+    """By the house's clock."""
+    is_late: bool
+    """Whether it should have been here earlier."""
+
+
 class CeremonyMoved(Record, frozen=True, tag=40):
     """A key ceremony has begun, or come to its next phase."""
 
@@ -299,6 +315,7 @@ Event: TypeAlias = (
     | DeceasedMarked
     | BreakGlassReviewed
     | BreakGlassUsed
+    | EmergencyAnchored
     | BreakGlassRateExceeded
     | CeremonyMoved
     | JointKeyActivated

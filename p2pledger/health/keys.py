@@ -23,6 +23,7 @@
 | 0x43   | organisation (16)                 | Rate: allowed accesses in a window                |
 | 0x44   | did (16)                          | Rate                                              |
 | 0x45   | account key (32)                  | Refusals in a window                              |
+| 0x46   | organisation (16)                 | OfflineHead: its anchored emergency openings      |
 | 0x50   | pid (16)                          | LogHead: count and hash of the last line          |
 | 0x51   | pid (16) ‖ sequence (8, BE)       | LogLine, as hashed                                |
 | 0x60   | number (8, BE)                    | Approved: a pruning                               |
@@ -67,6 +68,7 @@ REVIEW_DUE = b"\x42"
 ORGANISATION_RATE = b"\x43"
 PERSON_RATE = b"\x44"
 REFUSALS = b"\x45"
+OFFLINE_HEAD = b"\x46"
 LOG_HEAD = b"\x50"
 LOG_LINE = b"\x51"
 PRUNING = b"\x60"
@@ -190,6 +192,10 @@ def person_rate(did: bytes) -> bytes:
 
 def refusals(account: bytes) -> bytes:
     return REFUSALS + account
+
+
+def offline_head(organisation: bytes) -> bytes:
+    return OFFLINE_HEAD + organisation
 
 
 def log_head(pid: bytes) -> bytes:

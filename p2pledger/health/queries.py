@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from p2pledger.health import break_glass, directory, erasure, guardian_state, keys, log, recovery
+from p2pledger.health import break_glass, directory, erasure, guardian_state, keys, log, records, recovery
 from p2pledger.health.guardian_operations import guardian_commit
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.ids import AccountKey, Bytes16
@@ -85,10 +85,16 @@ def may_read_state(account: AccountKey, key: bytes, state: StateView) -> bool:
 
     Members may ask for everything: they validate it. Whoever has or had an identity may ask who the members are, for
     joint keys, for practitioners and their credentials, and for its own identity: its DID document must be there for
-    it, also after a rotation. Of patients nobody else learns anything this way (F-29).
+    it, also after a rotation. A patient may ask for the batches of its own records (F-12). Of patients nobody else
+    learns anything this way (F-29).
     """
     if is_active_member(account, state):
         return True
+    if key[:1] == keys.BATCH:
+        batch = records.batch_of(key[1:], state)
+        return batch is not None and pid_owner(batch.terms.pid, state) == account
+    if key[:1] == keys.PATIENT_BATCH:
+        return pid_owner(key[1:17], state) == account
     owner = directory.key_owner(account, state)
     if owner is None:
         return False

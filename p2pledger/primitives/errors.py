@@ -90,6 +90,7 @@ class Code(IntEnum):
     E_CAPACITY = 53
     E_UNENFORCEABLE = 54
     E_DECEASED = 55
+    E_OFFLINE_UNANCHORED = 58
     # Records
     E_FHIR_INVALID = 60
     E_COMMIT_MISMATCH = 61
