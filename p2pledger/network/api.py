@@ -10,7 +10,6 @@ from p2pledger.chain.receipt import Executed, ReceiptProof
 from p2pledger.chain.statement import StatementKind
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
 from p2pledger.consensus.messages import Certificate
-from p2pledger.health.recovery_release import ShareRequest
 from p2pledger.health.release import ReleaseRequest
 from p2pledger.health.topics import Topic
 from p2pledger.primitives import limits
@@ -138,15 +137,14 @@ class GetOrganisations(Record, frozen=True, tag=23):
 
 
 class GetShares(Record, frozen=True, tag=24):
-    """This validator's shares for records of an allowed access, for its reader alone; or for recovered keys.
+    """This validator's shares for records of an allowed access; for its reader alone. Reply: SharesReply.
 
-    Reply: SharesReply. Failure with the code of `health.recovery_release.may_share`; E_ROLE for anybody but the reader
-    or the recovered patient, E_NO_SHARE where this node holds none of that key, E_KEY_EPOCH for openings of several
-    key epochs, E_BUSY while too many are being computed.
+    Failure with the code of `health.release.may_release`; E_ROLE for anybody but the reader, E_NO_SHARE where this node
+    holds none of that key, E_KEY_EPOCH for openings of several key epochs, E_BUSY while too many are being computed.
     """
 
     id: U64
-    request: ShareRequest
+    request: ReleaseRequest
 
 
 class Judge(Record, frozen=True, tag=25):
@@ -157,20 +155,15 @@ class Judge(Record, frozen=True, tag=25):
 
     id: U64
     request: ReleaseRequest
+    reader: AccountKey | None = None
+    """Whose question it would be: E_ROLE where the access is another's. None: not said."""
 
 
-class GetGuardians(Record, frozen=True, tag=27):
-    """Who guards a patient, and what they are at. Reply: GuardiansReply, or Failure(E_NOT_FOUND) where nobody does.
-
-    For those who may see the patient's log, for the new key of a recovery that waits, and for a guardian whose key and
-    `salt` open one of the commitments; others get Failure(E_ROLE).
-    """
+class GetAlerts(Record, frozen=True, tag=29):
+    """Integrity alerts about a pid's records; same right as GetLog. Reply: AlertsReply."""
 
     id: U64
     pid: Bytes16
-    salt: Bytes32 | None = None
-    recovery: Bytes16 | None = None
-    """Which of the patient's recoveries; None: the one that waits."""
 
 
 class GetErasures(Record, frozen=True, tag=28):
@@ -222,8 +215,8 @@ Question: TypeAlias = (
     | GetReviews
     | GetShares
     | Judge
-    | GetGuardians
     | GetErasures
+    | GetAlerts
 )
 """What has one reply."""
 Request: TypeAlias = Question | Subscribe
@@ -397,18 +390,16 @@ class JudgeReply(Record, frozen=True, tag=55):
     """A `Code`; OK: shares would be released at this height."""
 
 
-class GuardiansReply(Record, frozen=True, tag=57):
-    id: U64
-    guardianship: bytes
-    """Its state value; `health.guardian_state` reads it."""
-    recovery: bytes | None
-    """The state value of the recovery that was asked for."""
-
-
 class ErasuresReply(Record, frozen=True, tag=58):
     id: U64
     erasures: tuple[bytes, ...]
     """Canonical bytes of their state values; some 4 MiB at most."""
+
+
+class AlertsReply(Record, frozen=True, tag=59):
+    id: U64
+    alerts: tuple[bytes, ...]
+    """Canonical bytes of their state values; the first thousand."""
 
 
 class FeedItem(Record, frozen=True):
@@ -446,8 +437,8 @@ Reply: TypeAlias = (
     | FeedReply
     | OrganisationsReply
     | ReviewsReply
-    | GuardiansReply
     | SharesReply
     | JudgeReply
     | ErasuresReply
+    | AlertsReply
 )
