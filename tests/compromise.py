@@ -24,6 +24,18 @@ from p2pledger.execution import keys as ledger_keys
 from p2pledger.health import queries
 from p2pledger.health.commitments import RecordRef
 from p2pledger.health.events import AccessDecided, decode_event
+from p2pledger.health.guardian_operations import (
+    Freeze,
+    GuardianSet,
+    RecoveryFinalize,
+    RecoveryStart,
+    RecoveryVeto,
+    approve,
+    freeze_bytes,
+    guardian_commit,
+    sorted_commits,
+    start_bytes,
+)
 from p2pledger.health.identity_operations import (
     IdentityRekey,
     KeyRevoke,
@@ -52,6 +64,7 @@ from p2pledger.threshold.sharing import Polynomial, combine
 from tests.unit.execution.ledger import hash32, id16, key
 from tests.unit.health.world import (
     BERG,
+    DAY_MS,
     DOCTOR,
     FOREVER_MS,
     PATIENT,
@@ -78,10 +91,11 @@ _PEOPLE: Sequence[tuple[str, IdentityKind]] = (
     ("device", "device"),
     ("service", "service"),
 )
+_GUARDIANS = ("aunt", "brother", "cousin")
 
 
 def town() -> World:
-    """A doctor of Tal, a patient of Berg with a consent for the doctor and one for anybody of Tal, and all others."""
+    """A doctor of Tal, a patient of Berg with guardians and a consent for the doctor, one for anybody of Tal."""
     world = World()
     for name, kind in _PEOPLE:
         world.register(name, kind, WALD, "Wald")
@@ -91,7 +105,14 @@ def town() -> World:
     ):
         assert world.submit(PATIENT, operation) == Code.OK
     assert world.submit(BERG, batch()) == Code.OK
+    assert world.submit(PATIENT, _circle(_GUARDIANS)) == Code.OK
     return world
+
+
+def _circle(names: Sequence[str], delay_ms: int = 3 * DAY_MS) -> GuardianSet:
+    """Any two of these people."""
+    commits = [guardian_commit(PID, hash32(f"salt of {name}"), account(name)) for name in names]
+    return GuardianSet(PID, 2, sorted_commits(commits), delay_ms, None, 0)
 
 
 def _commit_to_the_house() -> bytes:
@@ -117,6 +138,7 @@ def _seed(name: str) -> bytes:
 KINDS = (
     Kind("patient: signing", _seed("patient"), "the patient: `wallet rotate`, before the thief does"),
     Kind("patient: box", _PATIENT_BOX, "nobody for what is sealed already; `wallet rotate` for what comes"),
+    Kind("guardian: signing, with its card", _seed("aunt"), "the patient: `guardian set` without it"),
     Kind("practitioner: signing", _seed("doctor"), "the employer: `identity revoke-key`, then `identity rekey`"),
     Kind("practitioner: box", hash32("box of doctor"), "`wallet rotate`, or the employer"),
     Kind("researcher: signing", _seed("researcher"), "the employer, as for a practitioner"),
@@ -197,6 +219,61 @@ def _name_a_proxy(thief: Thief) -> Code:
         for kind in ("attorney", "parent", "guardian")
     ]
     return thief.of_wanted([lambda grant=grant: thief.submit(grant) for grant in grants])  # type: ignore[misc]
+
+
+def _start_a_recovery(thief: Thief) -> Code:
+    """To a key of one's own, approved of by the stolen key and by one's own, with every salt that a card could say."""
+    start = RecoveryStart(
+        PID, id16("mine"), account("mine"), hash32("box"), Millis(FOREVER_MS), (), is_beyond_veto=False
+    )
+    return thief.of_wanted(
+        [
+            lambda signers=signers: thief.world.submit(key("mine"), _approved(start, signers, thief))  # type: ignore[misc]
+            for signers in ([thief.signing], [thief.signing, thief.signing], [thief.signing, key("mine")])
+        ]
+    )
+
+
+def _approved(operation: RecoveryStart, signers: Sequence[SigningKey], thief: Thief) -> RecoveryStart:
+    data = start_bytes(operation, thief.world.chain)
+    return replace(operation, approvals=tuple(approve(one, hash32("salt of aunt"), data) for one in signers))
+
+
+def _finish_a_recovery_early(thief: Thief) -> Code:
+    """One that two guardians have rightly started, a moment before its delay is over."""
+    world = thief.world
+    started = _rightly_started(world)
+    world.now_ms += 3 * DAY_MS - 10_000
+    return world.submit(thief.signing, RecoveryFinalize(PID, started))
+
+
+def _veto_a_recovery(thief: Thief) -> Code:
+    return thief.submit(RecoveryVeto(PID, _rightly_started(thief.world)))
+
+
+def _rightly_started(world: World) -> bytes:
+    start = RecoveryStart(PID, id16("new"), account("new"), hash32("box"), Millis(FOREVER_MS), (), is_beyond_veto=False)
+    data = start_bytes(start, world.chain)
+    given = tuple(approve(key(name), hash32(f"salt of {name}"), data) for name in ("brother", "cousin"))
+    assert world.submit(key("new"), replace(start, approvals=given)) == Code.OK
+    return start.recovery
+
+
+def _freeze_the_patient(thief: Thief) -> Code:
+    until_ms = thief.world.now_ms + DAY_MS
+    data = freeze_bytes(thief.world.chain, PID, until_ms)
+    given = approve(thief.signing, hash32("salt of aunt"), data)
+    return thief.submit(Freeze(PID, Millis(until_ms), (given,)))
+
+
+def _replace_the_guardians(thief: Thief) -> Code:
+    """At once, that is: with friends of one's own, whose recovery is tried in the next block."""
+    named = thief.submit(_circle(("mine", "friend")))
+    start = RecoveryStart(PID, id16("x"), account("x"), hash32("box"), Millis(FOREVER_MS), (), is_beyond_veto=False)
+    data = start_bytes(start, thief.world.chain)
+    given = tuple(approve(key(name), hash32(f"salt of {name}"), data) for name in ("mine", "friend"))
+    started = thief.world.submit(key("x"), replace(start, approvals=given))
+    return started if named == Code.OK else named
 
 
 def _mark_dead(thief: Thief) -> Code:
@@ -415,6 +492,11 @@ DEEDS = (
     Deed("grant a consent in the patient's name", _grant),
     Deed("take a consent back", _revoke_consent),
     Deed("name a proxy of the patient", _name_a_proxy),
+    Deed("start a recovery of the patient", _start_a_recovery),
+    Deed("finish a recovery before its delay is over", _finish_a_recovery_early),
+    Deed("veto a recovery of the patient", _veto_a_recovery),
+    Deed("freeze the patient", _freeze_the_patient),
+    Deed("put guardians of its own in the others' place at once", _replace_the_guardians),
     Deed("declare the patient dead", _mark_dead),
     Deed("read what a consent opens to the doctor", _read_by_consent),
     Deed("read as the patient", _read_own),
@@ -468,7 +550,8 @@ brackets. Box and content keys open what was sealed to them, for who also has th
 No single key grants a consent but the patient's own, none reads what no consent opens, none becomes another person,
 none makes a block final, and no member alone stops, admits or rekeys another. An organisation's account can register
 people who do not exist: what a consent opens to the whole organisation, it opens to them. A consent that names a person
-opens nothing to them. Keys of guardians come with the recovery that they approve.
+opens nothing to them. One guardian, with its card, does nothing; whoever has the patient's own key can veto a recovery,
+which does not last ([guardians.md](guardians.md)), and name other guardians, whom those before outwait.
 """
 
 

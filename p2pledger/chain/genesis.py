@@ -65,6 +65,12 @@ class Parameters(Record, frozen=True):
     """Denied accesses and failed transactions of one person's key in a window; more are turned away."""
     erase_decision_ms: Annotated[int, Meta(ge=60_000, le=limits.SPAN_MS_MAX)] = limits.ERASE_DECISION_MS_DEFAULT
     """A custodian decides about a request for erasure within this time (F-26)."""
+    recovery_delay_min_ms: Annotated[int, Meta(ge=1_000, le=limits.SPAN_MS_MAX)] = limits.RECOVERY_DELAY_MIN_MS_DEFAULT
+    """No patient's guardians may have a shorter delay; less than a day is for trials (F-23)."""
+    recovery_long_ms: Annotated[int, Meta(ge=1_000, le=limits.SPAN_MS_MAX)] = limits.RECOVERY_LONG_MS_DEFAULT
+    """The delay, at least, of a recovery that no veto ends (F-25)."""
+    freeze_max_ms: Annotated[int, Meta(ge=1_000, le=limits.SPAN_MS_MAX)] = limits.FREEZE_MAX_MS_DEFAULT
+    """The longest time for which guardians can freeze a patient (F-25)."""
 
     @property
     def hash(self) -> bytes:

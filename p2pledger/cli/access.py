@@ -115,7 +115,7 @@ def request(
         write_new(slip_file, Slip(operation.access_id, salt, tuple(records), reason).dump().encode(), 0o600)
 
     if colleague is not None:
-        make_draft(connection, reader.signing, operation, [_key_of(connection, colleague)], target)
+        make_draft(connection, reader.signing, operation, [key_of(connection, colleague)], target)
         return
 
     async def work(ledger: "LedgerClient") -> "Receipt":
@@ -193,7 +193,7 @@ def reviews(connection: Connection, overdue: bool) -> None:
     connection.session.show_all(rows, ["access", "pid", "organisation", "due", "overdue"])
 
 
-def _key_of(connection: Connection, text: str) -> bytes:
+def key_of(connection: Connection, text: str) -> bytes:
     """An account key in hexadecimal digits, or that of the member of this name."""
     if re.fullmatch(r"[0-9a-fA-F]{64}", text):
         return bytes.fromhex(text)

@@ -169,20 +169,20 @@ def run(connection: Connection, erase_id: bytes, order_to: Path | None) -> None:
 def replica(connection: Connection, erase_id: bytes, order_file: Path, store: Path) -> None:
     """Delete the copies that this house keeps for another custodian. After a crash do it again."""
     from p2pledger.cli.clock import now_ms
-    from p2pledger.client.erasure import EraseReport, check_order, erase_in_replica, proven_erasure, remains
+    from p2pledger.client.erasure import EraseReport, account_of, check_order, erase_in_replica, proven_erasure, remains
     from p2pledger.node.home import read_bounded
     from p2pledger.primitives.ids import Bytes16, Millis
     from p2pledger.vault.objects import DirectoryStore
 
     organisation = connection.organisation()
 
-    async def work(ledger: "LedgerClient") -> "Erasure":
-        return await proven_erasure(ledger, erase_id)
+    async def work(ledger: "LedgerClient") -> "tuple[Erasure, bytes]":
+        asked = await proven_erasure(ledger, erase_id)
+        return asked, await account_of(ledger, asked.custodian)
 
-    asked = connection.ask(organisation.account, work)
-    founding = connection.founding()
-    account = next(card.account for card in founding.genesis.cards if card.organisation == asked.custodian)
-    order = check_order(read_bounded(order_file, 4 * 1024 * 1024), founding.chain, account, asked)
+    asked, account = connection.ask(organisation.account, work)
+    chain = connection.founding().chain
+    order = check_order(read_bounded(order_file, 4 * 1024 * 1024), chain, account, asked)
     papers, copies = _papers(connection), DirectoryStore(store)
     steps = []
     for step in erase_in_replica(order, copies):

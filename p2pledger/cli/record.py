@@ -12,11 +12,12 @@ import click
 
 from p2pledger.cli.connect import FILE, Connection, with_connection
 from p2pledger.cli.output import say
+from p2pledger.cli.record_reading import ask, export, get, handover, index
 from p2pledger.cli.values import Hex
-from p2pledger.primitives.errors import InvalidInput
+from p2pledger.primitives.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
-    from p2pledger.client.ingest import Prepared
+    from p2pledger.client.ingest import Capsules, Origin, Prepared
     from p2pledger.client.keyring import OrganisationWallet
     from p2pledger.client.ledger import LedgerClient, Receipt
     from p2pledger.client.records import Manifest, Patient
@@ -30,7 +31,11 @@ Given = dict[str | None, tuple[bytes, bytes | None]]
 
 @click.group()
 def record() -> None:
-    """Seal, commit and open health records."""
+    """Seal, commit, open and read health records."""
+
+
+for command in (index, ask, get, handover, export):
+    record.add_command(command)
 
 
 @record.command("ingest")
@@ -43,24 +48,36 @@ def record() -> None:
     metavar="[FHIR-ID=]PID[:BOXKEY]|[FHIR-ID=]CARD",
     help="Whose records: the patient's card or pid; with its FHIR id, and repeated, for bulk files of several.",
 )
+@click.option("--without-release", is_flag=True, help="Seal to custodian and patient only, for good.")
 @with_connection
-def ingest(connection: Connection, files: tuple[Path, ...], patients: tuple[str, ...]) -> None:
-    """Take in a FHIR Bundle, or bulk export FILES (.ndjson): seal, keep in the home's vault, commit on the chain."""
-    from p2pledger.client.custody import keep_and_commit, patient_of
+def ingest(connection: Connection, files: tuple[Path, ...], patients: tuple[str, ...], without_release: bool) -> None:
+    """Take in a FHIR Bundle, or bulk export FILES (.ndjson): seal, keep in the home's vault, commit on the chain.
+
+    Each record's key also goes into a capsule that t validators open for whom the chain allows. That is committed to,
+    so it cannot be added later: without a joint key on the chain nothing is taken in, unless --without-release.
+    """
+    from p2pledger.client.custody import capsules_of, keep_and_commit, patient_of
+    from p2pledger.client.ingest import Origin
 
     custodian = connection.organisation()
     given = _given(patients)
 
-    async def known(ledger: "LedgerClient") -> "dict[str | None, Patient]":
-        return {name: await patient_of(ledger, pid, box) for name, (pid, box) in given.items()}
+    async def known(ledger: "LedgerClient") -> "tuple[Capsules | None, dict[str | None, Patient]]":
+        capsules = None if without_release else await capsules_of(ledger)
+        return capsules, {name: await patient_of(ledger, pid, box) for name, (pid, box) in given.items()}
 
-    people = connection.ask(custodian.account, known)
-    with _progress("sealing") as report:
-        batches = _prepared(files, custodian, people, report)
+    capsules, people = connection.ask(custodian.account, known)
+    if capsules is None and not without_release:
+        raise Unavailable(
+            "E_KEY_EPOCH: no checkpoint has a joint key yet, so no reader could ever be given these records; "
+            "wait for the validators' key ceremony, or say --without-release"
+        )
+    with progress_bar("sealing") as report:
+        batches = _prepared(files, Origin(custodian.custodian, capsules=capsules), people, report)
     vault = vault_of(connection, custodian)
 
     async def commit(ledger: "LedgerClient") -> "list[Receipt]":
-        with _progress("keeping") as kept:
+        with progress_bar("keeping") as kept:
             return [await keep_and_commit(ledger, vault, one, kept) for one in batches]
 
     receipts = connection.ask(custodian.account, commit)
@@ -130,12 +147,11 @@ def vault_of(connection: Connection, custodian: "OrganisationWallet") -> "Vault"
 
 
 def _prepared(
-    files: tuple[Path, ...], custodian: "OrganisationWallet", people: "dict[str | None, Patient]", report: "Progress"
+    files: tuple[Path, ...], origin: "Origin", people: "dict[str | None, Patient]", report: "Progress"
 ) -> "list[Prepared]":
     """Batches ready to be kept; nothing is written yet."""
-    from p2pledger.client.ingest import Origin, prepare_bundle, prepare_ndjson
+    from p2pledger.client.ingest import prepare_bundle, prepare_ndjson
 
-    origin = Origin(custodian.custodian)
     if all(path.suffix == ".ndjson" for path in files):
         batches = list(prepare_ndjson([_read(path) for path in files], origin, _finder(people), report).values())
         if not batches:
@@ -209,7 +225,8 @@ def _batch_row(manifest: "Manifest") -> dict[str, Any]:
         "batch": manifest.batch_id,
         "pid": manifest.pid,
         "records": len(manifest.entries),
-        "months": f"{min(months)}-{max(months)}",
+        "erased": len(manifest.erased),
+        "months": f"{min(months)}-{max(months)}" if months else "-",
         "compartments": sum(name.kind == "compartment" for name in manifest.handles),
     }
 
@@ -236,7 +253,7 @@ def _record_rows(manifest: "Manifest") -> list[dict[str, Any]]:
 
 
 @contextmanager
-def _progress(title: str) -> "Iterator[Progress]":
+def progress_bar(title: str) -> "Iterator[Progress]":
     """A bar on stderr while something long goes on; nothing where nobody watches."""
     from p2pledger.client.vault import silent
 

@@ -16,6 +16,7 @@ from p2pledger.cli.values import moment
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 
 if TYPE_CHECKING:
+    from p2pledger.client.guarding import Guarding
     from p2pledger.client.health import ConsentCard
     from p2pledger.client.identities import Known, OpenAs
     from p2pledger.client.ledger import LedgerClient
@@ -63,27 +64,25 @@ def consents(connection: Connection, cards: tuple[Path, ...]) -> None:
 def log(connection: Connection) -> None:
     """Say who looked, when, why and on which basis, at every custodian; proven to be all up to a checkpoint.
 
-    What the owner asked to have erased stands among it, with what became of that. Integrity alerts about the records
-    follow, as the node says: `watch --kinds integrity` tells them proven.
+    What the owner asked to have erased stands among it, with what became of that.
     """
     from p2pledger.cli.clock import now_ms
     from p2pledger.client import words
-    from p2pledger.client.integrity import alerts_about
 
     members = connection.founding().genesis.cards
     rows: list[dict[str, Any]] = []
 
     async def lines(ledger: "LedgerClient", one: "Known") -> Any:
-        return await ledger.log(one.persona.did), await alerts_about(ledger, one.persona.did)
+        return await ledger.log(one.persona.did), await _guarding(ledger, one)
 
-    for one, (found, alerts) in _everywhere(connection, lines, "patient"):
+    for one, (found, guarding) in _everywhere(connection, lines, "patient"):
         at = _name(connection, one)
         for line, proven in [(line, True) for line in found.lines] + [(line, False) for line in found.newer]:
             says = words.log_line(line, members)
             rows.append({"time": line.time_ms, "when": moment(line.time_ms), "at": at, **says, "proven": proven})
         say(f"{at}: these are all {len(found.lines)} decisions up to height {found.height}, proven")
-        for alert in alerts:
-            say(f"{at}: {words.alert(alert, members)}")
+        for warning in _warnings(guarding):
+            say(f"{at}: {warning}")
     for one, erasures in _everywhere(connection, _erasures, "patient"):
         for erasure in erasures:
             says = words.erasure(erasure, members, now_ms())
@@ -125,6 +124,30 @@ def revoke(connection: Connection, number: int, yes: bool) -> None:
         return await ledger.submit(revoke_consent(identifier))
 
     show_receipt(connection, connection.ask(one.persona.signing, work).executed)
+
+
+async def _guarding(ledger: "LedgerClient", one: "Known") -> "Guarding | None":
+    try:
+        return await ledger.guarding(one.persona.did)
+    except Rejected:
+        return None
+
+
+def _warnings(found: "Guarding | None") -> list[str]:
+    """What an owner must know at once: it may be a thief's doing, and there is a time to object (F-24, F-25)."""
+    from p2pledger.cli.clock import now_ms
+
+    if found is None:
+        return []
+    held, recovery, told = found.guardianship, found.recovery, []
+    if recovery is not None and recovery.progress == "pending":
+        end = "no veto ends it" if recovery.is_beyond_veto else "not you? p2pledger recovery veto"
+        told.append(f"A RECOVERY WAITS: other keys take the place of yours from {moment(recovery.due_ms)} on; {end}")
+    if held.proposed is not None and now_ms() < held.proposed.from_ms:
+        told.append(f"OTHER GUARDIANS from {moment(held.proposed.from_ms)} on; not by you? have your guardians freeze")
+    if held.frozen_at(now_ms()):
+        told.append(f"FROZEN by your guardians until {moment(held.frozen_ms)}: no new consents, no other key")
+    return told
 
 
 def _numbered(connection: Connection) -> "list[tuple[Known, Consent]]":

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from p2pledger.client.health import ConsentCard
-from p2pledger.client.records import Custodian, Manifest
+from p2pledger.client.records import Custodian, Manifest, encounter_name
 from p2pledger.fhir.compartments import CLASSES, SENSITIVE
 from p2pledger.fhir.pcf import Named, PcfConsent, Provision, read_consent
 from p2pledger.health.commitments import FHIR_JSON, SALT_BYTES, commit
@@ -202,7 +202,7 @@ def _scope(one: Provision, names: Names, element: str) -> dict[str, Any]:
 
 
 def names_of(custodian: Custodian, pid: bytes, manifests: Sequence[Manifest]) -> Names:
-    """What a custodian can say about a patient's chart: every label and class, and its records and encounters."""
+    """What a custodian can say about a patient's chart: labels and classes, records, authors and encounters."""
     handles = {f"label/{label}": custodian.handle(pid, "label", label) for label in ("R", *sorted(SENSITIVE))}
     handles |= {f"class/{name}": custodian.handle(pid, "class", name) for name in CLASSES}
     for manifest in manifests:
@@ -211,8 +211,10 @@ def names_of(custodian: Custodian, pid: bytes, manifests: Sequence[Manifest]) ->
                 record = f"record/{entry.resource_type}/{entry.resource_id}"
                 handles[record] = record_handle(manifest.batch_id, entry.index)
             if entry.encounter is not None:
-                encounter = f"Encounter/{entry.encounter}"
+                encounter = encounter_name(entry.encounter)
                 handles[f"encounter/{encounter}"] = custodian.handle(pid, "encounter", encounter)
+            for author in entry.authors:
+                handles[f"author/{author}"] = custodian.handle(pid, "author", author)
     return Names({}, handles)
 
 

@@ -4,17 +4,18 @@ from functools import partial
 
 import trio
 
-from p2pledger.client.ingest import Prepared, batch_operation
+from p2pledger.client.ingest import Capsules, Prepared, batch_operation
 from p2pledger.client.ledger import LedgerClient, Receipt
 from p2pledger.client.records import Patient
 from p2pledger.client.vault import Progress, Vault, silent
 from p2pledger.health import keys
 from p2pledger.health.commitments import RecordRef
 from p2pledger.health.directory import Identity
+from p2pledger.health.joint_key import ActiveKey
 from p2pledger.health.records import Batch
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode
-from p2pledger.primitives.errors import Code, InvalidInput, Rejected
+from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Rejected
 
 
 async def patient_of(ledger: LedgerClient, pid: bytes, box: bytes | None = None) -> Patient:
@@ -53,6 +54,17 @@ async def keep_and_commit(
         keep = partial(vault.put_batch, batch_id, prepared.sealed_manifest, prepared.objects, progress)
         await trio.to_thread.run_sync(keep)
     return await ledger.submit(operation)
+
+
+async def capsules_of(ledger: LedgerClient) -> Capsules | None:
+    """What seals to the newest joint key; None: the chain has none at its last checkpoint. Members only."""
+    _, newest = await ledger.state(keys.NEWEST_KEY)
+    if newest is None:
+        return None
+    _, data = await ledger.state(keys.joint_key(decode(int, newest, 9)))
+    if data is None:
+        raise ProofError(f"key epoch {decode(int, newest, 9)} is the newest, and the chain has no key of it")
+    return Capsules(decode(ActiveKey, data, limits.STATE_VALUE_BYTES_MAX).key, ledger.founding.chain)
 
 
 async def committed_root(ledger: LedgerClient, ref: RecordRef) -> bytes:

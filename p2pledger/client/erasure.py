@@ -29,6 +29,7 @@ from p2pledger.client.sealing import BoxKey, seal_to
 from p2pledger.client.vault import Vault
 from p2pledger.health import keys
 from p2pledger.health.commitments import SALT_BYTES, RecordRef, scope_commit
+from p2pledger.health.directory import Organisation
 from p2pledger.health.erasure import Erasure, decode_erasure
 from p2pledger.health.erasure_operations import Asker, EraseCertificate, ErasedPart, EraseRequest
 from p2pledger.primitives import limits
@@ -156,6 +157,14 @@ class SignedOrder(Record, frozen=True):
 def sign_order(order: EraseOrder, chain: ChainId, custodian: SigningKey) -> SignedOrder:
     """The order in the custodian's name."""
     return SignedOrder(order, custodian.sign(signed_bytes(Domain.ERASE_ORDER, chain, encode(order))))
+
+
+async def account_of(ledger: LedgerClient, organisation: bytes) -> bytes:
+    """The account key of an organisation as the chain proves it; members only. Raises Rejected(E_NOT_FOUND)."""
+    height, data = await ledger.state(keys.organisation(organisation))
+    if data is None:
+        raise Rejected(Code.E_NOT_FOUND, f"no organisation {organisation.hex()} at checkpoint {height}")
+    return decode(Organisation, data, limits.STATE_VALUE_BYTES_MAX).account
 
 
 def check_order(data: bytes, chain: ChainId, account: bytes, asked: Erasure) -> EraseOrder:

@@ -17,12 +17,15 @@ from p2pledger.client.records import (
     Manifest,
     ManifestEntry,
     Patient,
+    encounter_name,
     seal_manifest,
     seal_record,
 )
+from p2pledger.client.sealing import new_key
 from p2pledger.client.vault import Progress, silent
 from p2pledger.fhir.compartments import Label, class_of, labels_of, restricted
 from p2pledger.fhir.resources import (
+    author_references,
     clinical_date,
     encounter_reference,
     local_id,
@@ -32,11 +35,14 @@ from p2pledger.fhir.resources import (
     references,
 )
 from p2pledger.fhir.spans import Extracted, extract_bundle, extract_ndjson
-from p2pledger.health.commitments import FHIR_JSON, SALT_BYTES, RecordRef, commit
+from p2pledger.health.commitments import AUTHORS_MAX, FHIR_JSON, SALT_BYTES, RecordRef, commit
 from p2pledger.health.operations import CompartmentCount, RecordBatch
+from p2pledger.health.release import label_of
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
+from p2pledger.primitives.ids import ChainId
+from p2pledger.threshold.long_term import JointKey, LongTerm
 
 _BUNDLE_SCHEMA, _NDJSON_SCHEMA = 1, 2
 
@@ -49,7 +55,21 @@ class Prepared:
     manifest: Manifest
     sealed_manifest: bytes
     objects: Mapping[bytes, bytes]
-    """Name to sealed object; each record has one."""
+    """Name to sealed object or capsule; each record has an object, and with a joint key a capsule."""
+
+
+class Capsules:
+    """Seals content keys to the validators' joint key, so that whom the chain allows can be given them."""
+
+    def __init__(self, key: JointKey, chain: ChainId) -> None:
+        """Raises InvalidInput where the key has a commitment that is no point."""
+        self.key, self.chain = key, chain
+        self._release = LongTerm(key)
+
+    def seal(self, content_key: bytes, ref: RecordRef, pid: bytes, custodian: bytes) -> bytes:
+        """The capsule of the key of this record, and of no other."""
+        label = label_of(ref, pid, custodian, self.chain, self.key.key_epoch)
+        return self._release.wrap(content_key, label, secrets.token_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +81,19 @@ class Origin:
     """None: the custodian itself."""
     received: datetime | None = None
     """Undated records count for this month; None: now."""
+    capsules: Capsules | None = None
+    """None: nobody but custodian and patient can ever be given these records' keys."""
 
     @property
     def month(self) -> int:
         received = self.received or datetime.now(UTC)
         return received.year * 100 + received.month
+
+    def capsule_of(self, key: bytes, ref: RecordRef, pid: bytes) -> bytes | None:
+        """The capsule of a record's content key, where its origin makes any."""
+        if self.capsules is None:
+            return None
+        return self.capsules.seal(key, ref, pid, self.custodian.organisation)
 
 
 def prepare_bundle(data: bytes, origin: Origin, patient: Patient, progress: Progress = silent) -> Prepared:
@@ -139,17 +167,25 @@ def _prepare(
             handles[kind, name] = HandleName(custodian.handle(patient.pid, kind, name), kind, name)  # type: ignore[arg-type]
         return handles[kind, name].handle
 
-    conditions = _labels_of_conditions(items)
+    chart = _Chart.of(items)
     entries: list[ManifestEntry] = []
     objects: dict[bytes, bytes] = {}
     for index, item in enumerate(items):
-        about = _read(item, conditions, origin)
-        name, sealed = seal_record(item.data, RecordRef(batch_id, index), custodian, patient)
+        about = _read(item, chart, origin)
+        ref, key = RecordRef(batch_id, index), new_key()
+        name, sealed = seal_record(item.data, ref, custodian, patient, key)
         objects[name] = sealed
+        capsule = origin.capsule_of(key, ref, patient.pid)
+        if capsule is not None:
+            objects[sha256(capsule)] = capsule
         salt = secrets.token_bytes(SALT_BYTES)
         for label in about.labels:
             handle("label", label)
         handle("class", about.resource_class)
+        for author in about.authors:
+            handle("author", author)
+        if about.encounter is not None:
+            handle("encounter", encounter_name(about.encounter))
         entries.append(
             ManifestEntry(
                 index=index,
@@ -165,14 +201,23 @@ def _prepare(
                 resource_class=about.resource_class,
                 labels=about.labels,
                 compartment=handle("compartment", compartment_name(about.resource_class, about.labels)),
-                encounter=encounter_reference(item.resource),
+                encounter=about.encounter,
                 organisations=organisation_references(item.resource),
+                capsule=None if capsule is None else sha256(capsule),
+                authors=about.authors,
             )
         )
         progress(index + 1, len(items))
     author_org = origin.author_org or custodian.organisation
     manifest = Manifest(
-        batch_id, patient.pid, custodian.organisation, author_org, tuple(entries), tuple(handles.values()), source[1]
+        batch_id=batch_id,
+        pid=patient.pid,
+        custodian=custodian.organisation,
+        author_org=author_org,
+        entries=tuple(entries),
+        handles=tuple(handles.values()),
+        schema=source[1],
+        key_epoch=0 if origin.capsules is None else origin.capsules.key.key_epoch,
     )
     return Prepared(batch_operation(manifest), manifest, seal_manifest(manifest, custodian, patient), objects)
 
@@ -190,9 +235,24 @@ class _Facts:
     month: int
     resource_class: str
     labels: tuple[Label, ...]
+    authors: tuple[str, ...]
+    encounter: str | None
 
 
-def _read(item: Extracted, conditions: Mapping[str, tuple[Label, ...]], origin: Origin) -> _Facts:
+@dataclass(frozen=True, slots=True)
+class _Chart:
+    """What the other resources of a file say about one."""
+
+    conditions: Mapping[str, tuple[Label, ...]]
+    """Labels of the sensitive conditions by their ids."""
+    types: Mapping[str, str]
+
+    @staticmethod
+    def of(items: Sequence[Extracted]) -> "_Chart":
+        return _Chart(_labels_of_conditions(items), _types_of(items))
+
+
+def _read(item: Extracted, chart: _Chart, origin: Origin) -> _Facts:
     try:
         date = clinical_date(item.resource)
         month = origin.month if date is None else month_of(date)
@@ -200,9 +260,34 @@ def _read(item: Extracted, conditions: Mapping[str, tuple[Label, ...]], origin: 
         raise Rejected(error.code, f"entry {item.index}: {error.detail}") from error
     labels: set[Label] = set(labels_of(item.resource))
     for reference in references(item.resource):
-        labels.update(conditions.get(reference, ()))
+        labels.update(chart.conditions.get(reference, ()))
     own = item.resource.get("id")
-    return _Facts(own if isinstance(own, str) else None, date, month, class_of(item.resource), restricted(labels))
+    return _Facts(
+        resource_id=own if isinstance(own, str) else None,
+        date=date,
+        month=month,
+        resource_class=class_of(item.resource),
+        labels=restricted(labels),
+        authors=_authors(item, chart.types),
+        encounter=encounter_reference(item.resource),
+    )
+
+
+def _authors(item: Extracted, types: Mapping[str, str]) -> tuple[str, ...]:
+    found = author_references(item.resource, types)
+    if len(found) > AUTHORS_MAX:
+        raise Rejected(Code.E_FHIR_INVALID, f"entry {item.index}: {len(found)} authors, the limit is {AUTHORS_MAX}")
+    return found
+
+
+def _types_of(items: Sequence[Extracted]) -> dict[str, str]:
+    """Of what type the resources with these ids are: a reference by `urn:uuid:` does not say."""
+    types = {}
+    for item in items:
+        for name in (item.resource.get("id"), item.full_url and local_id(item.full_url)):
+            if isinstance(name, str):
+                types[name] = item.resource_type
+    return types
 
 
 def _labels_of_conditions(items: Sequence[Extracted]) -> dict[str, tuple[Label, ...]]:
@@ -220,7 +305,14 @@ def _labels_of_conditions(items: Sequence[Extracted]) -> dict[str, tuple[Label, 
 
 
 def batch_operation(manifest: Manifest) -> RecordBatch:
-    """What the chain is told about a batch: handles, counts, months and the root."""
+    """What the chain is told about a batch: handles, counts, months and the root.
+
+    Raises Rejected(E_ERASED) for a batch of which something was erased: the chain has it, and it is not taken in again.
+    """
+    if manifest.erased:
+        raise Rejected(
+            Code.E_ERASED, f"batch {manifest.batch_id.hex()}: {len(manifest.erased)} records of it were erased"
+        )
     counts = Counter(entry.compartment for entry in manifest.entries)
     months = [entry.month for entry in manifest.entries]
 
@@ -234,7 +326,7 @@ def batch_operation(manifest: Manifest) -> RecordBatch:
         pid=manifest.pid,
         custodian=manifest.custodian,
         author_org=manifest.author_org,
-        n=len(manifest.entries) + len(manifest.erased),
+        n=len(manifest.entries),
         root=manifest.root(),
         compartments=tuple(CompartmentCount(handle, counts[handle]) for handle in sorted(counts)),
         classes=handles("class"),

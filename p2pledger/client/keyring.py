@@ -4,13 +4,13 @@ Keys are derived from the secret by keyed BLAKE2b over (organisation, purpose), 
 first registers: who knows a patient's pid and keys at one custodian cannot tell them from a stranger's at another.
 
 Rotating changes the secret and keeps the ids, so the file holds what the secret no longer tells: the ids, the former
-secrets (records were sealed to their box keys), and while a rotation is under way the secret that comes next with the
-organisations that have it already. A crash at any moment leaves a file that has every key the chain may know; what a
-phrase restores, the chain completes (`identities.py`).
+secrets (records were sealed to their box keys), the box secrets of a lost wallet in whose place it is, and while a
+rotation is under way the secret that comes next with the organisations that have it already. A crash at any moment
+leaves a file that has every key the chain may know; what a phrase restores, the chain completes (`identities.py`).
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -45,6 +45,7 @@ class _Content(Record, frozen=True):
     pending: Bytes32 | None
     moved: Annotated[tuple[Bytes16, ...], Meta(max_length=256)]
     ids: Annotated[tuple[tuple[Bytes16, Bytes16], ...], Meta(max_length=256)]
+    recovered: Annotated[tuple[tuple[Bytes16, tuple[Bytes32, ...]], ...], Meta(max_length=256)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,8 @@ class Wallet:
     """The organisations where the pending secret's keys stand already."""
     ids: Mapping[bytes, bytes] = field(default_factory=dict, repr=False)
     """Organisation -> id there, where it is not the one that this secret derives."""
+    recovered: Mapping[bytes, tuple[bytes, ...]] = field(default_factory=dict, repr=False)
+    """Organisation -> secrets of the box keys of a wallet that was lost, as its guardians let them be opened."""
 
     def __post_init__(self) -> None:
         assert len(self.secret) == 32, "a wallet's secret has 32 bytes"
@@ -130,8 +133,27 @@ class Wallet:
 
     def former_boxes(self, organisation: bytes) -> list[BoxKey]:
         """The box keys that the owner had there before, the newest first: they open what was sealed then."""
-        older = self.former if self.pending is None or organisation not in self.moved else (self.secret, *self.former)
-        return [BoxKey(_derived(secret, organisation, "box")) for secret in older]
+        return [BoxKey(secret) for secret in self.box_secrets(organisation)[1:]]
+
+    def box_secrets(self, organisation: bytes) -> tuple[bytes, ...]:
+        """The secrets of all box keys that the owner has and had there, the present one first."""
+        known = (self.secret, *self.former)
+        if self.pending is not None and organisation in self.moved:
+            known = (self.pending, *known)
+        derived = tuple(_derived(secret, organisation, "box") for secret in known)
+        return derived + self.recovered.get(organisation, ())
+
+    def guardian_keys(self, pid: bytes, salt: bytes) -> list[SigningKey]:
+        """The keys with which the owner may guard a patient, the newest first: others at each pid, and for each salt.
+
+        Which of them the patient knows stands on the guardian's card; a rotation of this wallet changes nothing of it.
+        """
+        known = (self.secret, *self.former) if self.pending is None else (self.secret, *self.former, self.pending)
+        return [SigningKey(_derived(secret, pid + salt, "guardian")) for secret in known]
+
+    def with_recovered(self, organisation: bytes, secrets_: Sequence[bytes]) -> "Wallet":
+        """The wallet that opens also what was sealed to a lost wallet's box keys."""
+        return replace(self, recovered={**self.recovered, organisation: tuple(secrets_)})
 
     def known_as(self, organisation: bytes, identifier: bytes) -> "Wallet":
         """The wallet that knows its owner's id at an organisation."""
@@ -155,7 +177,7 @@ class Wallet:
     def rotated(self) -> "Wallet":
         """The wallet after the last organisation: the pending secret is the secret, the old one is former."""
         assert self.pending is not None, "no rotation is under way"
-        return Wallet(self.pending, (self.secret, *self.former), None, frozenset(), self.ids)
+        return Wallet(self.pending, (self.secret, *self.former), None, frozenset(), self.ids, self.recovered)
 
     def _id(self, organisation: bytes) -> bytes:
         known = self.ids.get(organisation)
@@ -190,13 +212,21 @@ def open_wallet(path: Path, ask: Ask | None = None) -> WalletFile:
         content = decode(_Content, payload, _FILE_BYTES_MAX)
     except InvalidInput as error:
         raise ConfigError(f"{path} is no wallet: {error}; a member's keys are used with --home") from error
-    wallet = Wallet(content.secret, content.former, content.pending, frozenset(content.moved), dict(content.ids))
+    wallet = Wallet(
+        content.secret,
+        content.former,
+        content.pending,
+        frozenset(content.moved),
+        dict(content.ids),
+        dict(content.recovered),
+    )
     return WalletFile(path, wallet, passphrase)
 
 
 def _text(wallet: Wallet, passphrase: str | None, strength: Strength) -> bytes:
     ids, moved = tuple(sorted(wallet.ids.items())), tuple(sorted(wallet.moved))
-    content = _Content(wallet.secret, wallet.former, wallet.pending, moved, ids)
+    recovered = tuple(sorted(wallet.recovered.items()))
+    content = _Content(wallet.secret, wallet.former, wallet.pending, moved, ids, recovered)
     payload = encode(content)
     return payload.hex().encode() + b"\n" if passphrase is None else seal(payload, passphrase, strength, _FORMAT)
 

@@ -20,9 +20,11 @@ from p2pledger.chain.genesis import Founding
 from p2pledger.chain.receipt import Executed
 from p2pledger.chain.transaction import Transaction, parse, sign
 from p2pledger.client.export import of_reply, write_export
+from p2pledger.client.guarding import Guarding, read_guarding
 from p2pledger.client.links import Links, Node
+from p2pledger.client.patience import Patience
 from p2pledger.client.shares import Heard, ask_all
-from p2pledger.client.verify import VerifiedLog, check_log_reply, proven_line, proven_page, proven_state
+from p2pledger.client.verify import VerifiedLog, check_log_reply, checked_state, proven_line, proven_page, proven_state
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_receipt
 from p2pledger.execution.evidence import Caught, decode_caught
 from p2pledger.execution.keys import caught
@@ -30,6 +32,7 @@ from p2pledger.health.break_glass import BrokenGlass, decode_broken_glass
 from p2pledger.health.consent import Consent, decode_consent
 from p2pledger.health.erasure import Erasure, decode_erasure
 from p2pledger.health.log import EMPTY
+from p2pledger.health.recovery_release import ShareRequest
 from p2pledger.health.release import ReleaseRequest
 from p2pledger.network.api import (
     Accepted,
@@ -43,6 +46,7 @@ from p2pledger.network.api import (
     GetBlock,
     GetConsents,
     GetErasures,
+    GetGuardians,
     GetLine,
     GetLog,
     GetOrganisations,
@@ -50,6 +54,7 @@ from p2pledger.network.api import (
     GetShares,
     GetState,
     GetStatus,
+    GuardiansReply,
     Judge,
     JudgeReply,
     LineReply,
@@ -79,21 +84,6 @@ _ID = 0
 _ANCHORS_MAX = 8
 _FAULTS = (Unavailable, PeerFault, ProofError, InvalidInput, trio.TooSlowError)
 """What one node can do to us; another may do better. A Rejected is an answer, though it is an InvalidInput."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a client waits, in seconds."""
-
-    silence_s: float = 10.0
-    """For one node to answer a question or to prove a receipt, before others are asked."""
-    busy_first_s: float = 0.05
-    """Before the first retry at a node that is full; it doubles each time."""
-    busy_most_s: float = 2.0
-    total_s: float = 60.0
-    """For a transaction as a whole."""
-    expiry_s: float = 600.0
-    """The chain will not execute a transaction later than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,21 +320,31 @@ class LedgerClient:
 
         What a proof says is as old as the last checkpoint; this is of now. Raises Unavailable where they do not agree.
         """
+        return await self._alike(GetAccount(_ID), AccountReply, lambda reply: Standing(reply.role, reply.identity))
+
+    async def guarding(self, pid: bytes, salt: bytes | None = None, recovery: bytes | None = None) -> Guarding:
+        """Who guards a patient, as f + 1 nodes say; `salt`: of a guardian who asks. Raises Rejected, Unavailable."""
+        return await self._alike(GetGuardians(_ID, pid, salt, recovery), GuardiansReply, read_guarding)
+
+    async def _alike(self, request: Question, kind: type[R], read: Callable[[R], A]) -> A:
+        """What f + 1 nodes say alike, of which one is honest; all of them where fewer are named."""
         nodes = list(self._links.in_order())
         needed = min(self.founding.validators.f + 1, len(nodes))
-        told: Counter[Standing] = Counter()
-        failures: list[str] = []
+        told: Counter[A] = Counter()
+        failures: list[tuple[Node, Exception]] = []
         for node in nodes:
             try:
-                reply = await self._ask_one(node, GetAccount(_ID), AccountReply)
+                found = read(await self._ask_one(node, request, kind))
             except _FAULTS as error:
-                failures.append(_reason(node, error))
+                failures.append((node, error))
                 continue
-            found = Standing(reply.role, reply.identity)
             told[found] += 1
             if told[found] == needed:
                 return found
-        raise Unavailable(f"no {needed} nodes say alike who {self.account.hex()} is; {'; '.join(failures) or told}")
+        if len(failures) == len(nodes) and isinstance(failures[0][1], Rejected):
+            raise failures[0][1]
+        said = "; ".join(_reason(*one) for one in failures) or told
+        raise Unavailable(f"no {needed} nodes say alike what {self.account.hex()} asks; {said}")
 
     async def status(self, node: Node | None = None) -> StatusReply:
         """How a node sees itself and the others; not proven."""
@@ -358,12 +358,8 @@ class LedgerClient:
 
     async def consents(self, pid: bytes) -> list[Consent]:
         """A patient's consents, ended ones too; as the node says."""
-        reply = await self.told(GetConsents(_ID, pid), ConsentsReply)
+        reply = await self._ask(GetConsents(_ID, pid), ConsentsReply, _as_it_is)
         return [decode_consent(data) for data in reply.consents]
-
-    async def told(self, request: Question, kind: type[R]) -> R:
-        """The first node's answer to any question; as the node says."""
-        return await self._ask(request, kind, _as_it_is)
 
     async def organisations(self) -> dict[bytes, tuple[str, str]]:
         """(public name, kind) of every organisation: the founders' from the genesis, others as f + 1 nodes say.
@@ -387,10 +383,10 @@ class LedgerClient:
 
     async def reviews(self) -> list[BrokenGlass]:
         """Emergency accesses without a review, the first due first; as the node says, members only."""
-        reply = await self.told(GetReviews(_ID), ReviewsReply)
+        reply = await self._ask(GetReviews(_ID), ReviewsReply, _as_it_is)
         return [decode_broken_glass(data) for data in reply.uses]
 
-    async def shares(self, request: ReleaseRequest, enough: int | None = None) -> Heard:
+    async def shares(self, request: ShareRequest, enough: int | None = None) -> Heard:
         """What all nodes say to a reader of an allowed access, at most until `enough` have sent shares."""
         question = GetShares(_ID, request)
         nodes = list(self._links.in_order())
@@ -401,8 +397,10 @@ class LedgerClient:
     async def judge(self, request: ReleaseRequest, node: Node | None = None) -> Code:
         """What a node would say to `shares` now: of a member organisation to its own node. E_INTERNAL: none we know."""
         question = Judge(_ID, request)
-        asked = self.told(question, JudgeReply) if node is None else self._ask_one(node, question, JudgeReply)
-        reply = await asked
+        if node is None:
+            reply = await self._ask(question, JudgeReply, _as_it_is)
+        else:
+            reply = await self._ask_one(node, question, JudgeReply)
         return Code(reply.code) if reply.code in Code.__members__.values() else Code.E_INTERNAL
 
     async def erasures(self, pid: bytes | None = None) -> list[Erasure]:
@@ -439,6 +437,10 @@ class LedgerClient:
     async def state(self, key: bytes) -> tuple[Height, bytes | None]:
         """(checkpoint, value) of a state key with its proof verified; members only."""
         return await self._ask(GetState(_ID, key), StateReply, partial(proven_state, self.founding, key))
+
+    async def proven(self, key: bytes) -> StateReply:
+        """As `state`, with the proof, verified: for whoever hands it on."""
+        return await self._ask(GetState(_ID, key), StateReply, partial(checked_state, self.founding, key))
 
     async def evidence(self, validator: ValidatorId) -> tuple[Height, Caught | None]:
         """(checkpoint, what the chain held against a validator there), proven either way; members only."""

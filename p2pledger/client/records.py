@@ -4,7 +4,7 @@ A record is encrypted with a key of its own, which is sealed to the custodian an
 what each record is and holds the salts; it is sealed to the same two. The chain sees roots and handles only.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Annotated, Literal
@@ -82,6 +82,29 @@ class ManifestEntry(Record, frozen=True):
     encounter: str | None
     organisations: tuple[str, ...]
     """Ids of the organisations the resource refers to, as the resource writes them."""
+    capsule: Bytes32 | None = None
+    """SHA-256 of the key capsule: its name in the vault; None where validators hold no share of this key."""
+    authors: tuple[str, ...] = ()
+    """Who the resource says made it, like `Practitioner/7`."""
+
+
+class SealedRecord(Record, frozen=True):
+    """What a reader needs of one record, beside the shares of its key."""
+
+    ref: RecordRef
+    object: bytes
+    """The sealed object."""
+    capsule: bytes
+    key_epoch: U64
+    """Of the joint key that the capsule is sealed to."""
+    proof: RecordProof
+    salt: Bytes32
+    media_type: str
+
+
+def encounter_name(identifier: str) -> str:
+    """What the handle of an encounter is made from, and what FHIR Consents call it."""
+    return f"Encounter/{identifier}"
 
 
 class ErasedEntry(Record, frozen=True):
@@ -96,9 +119,9 @@ class HandleName(Record, frozen=True):
     """What a handle on the chain stands for."""
 
     handle: Bytes16
-    kind: Literal["class", "label", "compartment"]
+    kind: Literal["class", "label", "compartment", "author", "encounter"]
     name: str
-    """For a compartment `class` or `class/label+label`."""
+    """For a compartment `class` or `class/label+label`; for an encounter `Encounter/ID`."""
 
 
 class Manifest(Record, frozen=True):
@@ -112,15 +135,29 @@ class Manifest(Record, frozen=True):
     handles: tuple[HandleName, ...]
     schema: Schema
     erased: Annotated[tuple[ErasedEntry, ...], Meta(max_length=limits.FHIR_ENTRIES_MAX)] = ()
+    key_epoch: U64 = 0
+    """Of the joint key that the capsules are sealed to; 0 where there are none."""
 
     def leaves(self) -> list[RecordLeaf]:
         """The leaves of the batch's tree as far as they are known: those of erased records are not."""
-        return [
-            RecordLeaf(
-                entry.index, entry.commitment, None, entry.object, self.author_org, entry.month, (entry.compartment,)
-            )
-            for entry in self.entries
-        ]
+        handles: dict[tuple[str, str], bytes] = {(name.kind, name.name): name.handle for name in self.handles}
+        return [self._leaf(entry, handles) for entry in self.entries]
+
+    def _leaf(self, entry: ManifestEntry, handles: Mapping[tuple[str, str], bytes]) -> RecordLeaf:
+        authors = sorted({handles["author", name] for name in entry.authors})
+        return RecordLeaf(
+            entry.index,
+            entry.commitment,
+            entry.capsule,
+            entry.object,
+            self.author_org,
+            entry.month,
+            (entry.compartment,),
+            resource_class=handles["class", entry.resource_class],
+            labels=tuple(sorted(handles["label", label] for label in entry.labels if label != "N")),
+            authors=tuple(authors) or (self.author_org,),
+            encounter=None if entry.encounter is None else handles["encounter", encounter_name(entry.encounter)],
+        )
 
     def leaf_hashes(self) -> list[bytes]:
         """The hashes of all leaves in order; their root stands on the chain."""
@@ -138,6 +175,12 @@ class Manifest(Record, frozen=True):
         hashes = self.leaf_hashes()
         (leaf,) = (leaf for leaf in self.leaves() if leaf.index == index)
         return RecordProof(leaf, len(hashes), merkle.inclusion_path(hashes, index))
+
+    def proofs(self) -> Callable[[int], RecordProof]:
+        """As `prove`, for many records of one batch."""
+        tree = merkle.Tree(self.leaf_hashes())
+        leaves = {leaf.index: leaf for leaf in self.leaves()}
+        return lambda index: RecordProof(leaves[index], tree.size, tree.path(index))
 
     def entry(self, index: int) -> ManifestEntry:
         """The record of this index. Raises Rejected with E_ERASED, or E_NOT_FOUND where the batch is shorter."""
@@ -157,6 +200,8 @@ class Manifest(Record, frozen=True):
         named = {("compartment", entry.compartment) for entry in kept}
         said = {("class", entry.resource_class) for entry in kept}
         said |= {("label", label) for entry in kept for label in entry.labels}
+        said |= {("author", author) for entry in kept for author in entry.authors}
+        said |= {("encounter", encounter_name(entry.encounter)) for entry in kept if entry.encounter is not None}
         return replace(
             self,
             entries=kept,
@@ -185,8 +230,7 @@ class _Sealed(Record, frozen=True):
     """Sealed boxes: the custodian's first, then the patient's."""
 
 
-def _seal(data: bytes, context: bytes, readers: Sequence[bytes], algorithm: Algorithm) -> bytes:
-    key = new_key()
+def _seal(data: bytes, context: bytes, readers: Sequence[bytes], algorithm: Algorithm, key: bytes) -> bytes:
     keys = tuple(seal_to(reader, key) for reader in readers)
     nonce, ciphertext = encrypt(key, data, _bound(context, algorithm, keys), algorithm)
     return encode(_Sealed(algorithm, nonce, ciphertext, keys))
@@ -204,19 +248,28 @@ def _open(sealed: bytes, context: bytes, reader: BoxKey, bytes_max: int) -> byte
             key = reader.open(box)
         except InvalidInput:
             continue  # sealed to the other of the two
-        bound = _bound(context, parts.algorithm, parts.keys)
-        return decrypt(key, parts.nonce, parts.ciphertext, bound, parts.algorithm)
+        return _decrypted(parts, context, key)
     raise InvalidInput(f"not sealed to key {reader.public.hex()}")
+
+
+def _decrypted(parts: _Sealed, context: bytes, key: bytes) -> bytes:
+    bound = _bound(context, parts.algorithm, parts.keys)
+    return decrypt(key, parts.nonce, parts.ciphertext, bound, parts.algorithm)
 
 
 def _record_context(ref: RecordRef, pid: bytes, custodian: bytes) -> bytes:
     return encode(("p2pl/record/1", ref, pid, custodian))
 
 
-def seal_record(data: bytes, ref: RecordRef, custodian: Custodian, patient: Patient) -> tuple[bytes, bytes]:
-    """(name, sealed object) of a record, for its custodian and its patient. Raises InvalidInput for a bad key."""
+def seal_record(
+    data: bytes, ref: RecordRef, custodian: Custodian, patient: Patient, key: bytes | None = None
+) -> tuple[bytes, bytes]:
+    """(name, sealed object) of a record, for its custodian and its patient. Raises InvalidInput for a bad key.
+
+    `key` is a fresh content key that goes into a capsule as well; without it, one is made that nobody else gets.
+    """
     context = _record_context(ref, patient.pid, custodian.organisation)
-    sealed = _seal(data, context, (custodian.box.public, patient.box), custodian.algorithm)
+    sealed = _seal(data, context, (custodian.box.public, patient.box), custodian.algorithm, key or new_key())
     return sha256(sealed), sealed
 
 
@@ -225,13 +278,18 @@ def open_record(sealed: bytes, ref: RecordRef, manifest: Manifest, reader: BoxKe
     return _open(sealed, _record_context(ref, manifest.pid, manifest.custodian), reader, _OBJECT_BYTES_MAX)
 
 
+def open_with_key(sealed: bytes, ref: RecordRef, pid: bytes, custodian: bytes, key: bytes) -> bytes:
+    """The bytes of a record, with the content key from its capsule; raises InvalidInput as `open_record` does."""
+    return _decrypted(decode(_Sealed, sealed, _OBJECT_BYTES_MAX), _record_context(ref, pid, custodian), key)
+
+
 _MANIFEST_CONTEXT = b"p2pl/manifest/1"
 
 
 def seal_manifest(manifest: Manifest, custodian: Custodian, patient: Patient) -> bytes:
     """The manifest for its custodian and its patient."""
     readers = (custodian.box.public, patient.box)
-    return _seal(encode(manifest), _MANIFEST_CONTEXT + manifest.batch_id, readers, custodian.algorithm)
+    return _seal(encode(manifest), _MANIFEST_CONTEXT + manifest.batch_id, readers, custodian.algorithm, new_key())
 
 
 def open_manifest(sealed: bytes, batch_id: bytes, reader: BoxKey) -> Manifest:

@@ -9,7 +9,7 @@ import trio
 
 from p2pledger.chain.genesis import Founding
 from p2pledger.client.links import Node
-from p2pledger.health.release import ReleaseRequest
+from p2pledger.health.recovery_release import ShareRequest
 from p2pledger.network.api import SharesReply
 from p2pledger.primitives.errors import InvalidInput, PeerFault, ProofError, Unavailable
 
@@ -27,7 +27,7 @@ class Heard:
 
 
 async def ask_all(
-    nodes: list[Node], ask: Ask, founding: Founding, request: ReleaseRequest, enough: int | None = None
+    nodes: list[Node], ask: Ask, founding: Founding, request: ShareRequest, enough: int | None = None
 ) -> Heard:
     """All at the same time; no later answer is waited for once `enough` of them have come."""
     replies: list[SharesReply] = []
@@ -50,7 +50,7 @@ async def ask_all(
     return Heard(tuple(replies), tuple(failures))
 
 
-def _check(node: Node, reply: SharesReply, founding: Founding, request: ReleaseRequest) -> None:
+def _check(node: Node, reply: SharesReply, founding: Founding, request: ShareRequest) -> None:
     """A node speaks for its own validator only, and about everything that was asked."""
     own = next((member.id for member in founding.validators.members if member.node == node.key), None)
     if reply.validator != own:

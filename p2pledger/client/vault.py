@@ -4,15 +4,14 @@ The manifest of a batch is written last: a batch is there as a whole or not at a
 the custodian's or the patient's box key. Its calls block; call them in a thread.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from p2pledger.client.records import Manifest, ManifestEntry, open_manifest, open_record
+from p2pledger.client.records import Manifest, ManifestEntry, SealedRecord, open_manifest, open_record
 from p2pledger.client.sealing import BoxKey
 from p2pledger.health.commitments import RecordProof, RecordRef, check_commitment
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
-from p2pledger.vault.objects import DirectoryStore, ObjectStore, Spoiled, is_content
+from p2pledger.vault.objects import DirectoryStore, ObjectStore, is_content
 
 Progress = Callable[[int, int], None]
 """Told how many of how many are done."""
@@ -32,18 +31,6 @@ class Vault:
 
     def __repr__(self) -> str:
         return f"Vault({self.store})"
-
-    def over(self, store: ObjectStore) -> "Vault":
-        """The same reader's vault in another store."""
-        return Vault(store, self._reader)
-
-    def can_open(self, batch_id: bytes, sealed: bytes) -> bool:
-        """Whether these bytes are a manifest of that batch, sealed to this reader, with no byte changed."""
-        try:
-            open_manifest(sealed, batch_id, self._reader)
-        except InvalidInput:
-            return False
-        return True
 
     def put_batch(
         self, batch_id: bytes, manifest: bytes, objects: Mapping[bytes, bytes], progress: Progress = silent
@@ -103,30 +90,42 @@ class Vault:
         except InvalidInput as error:
             raise Rejected(Code.E_COMMIT_MISMATCH, f"record {ref}: {error}") from error
 
-    def wanted(self) -> list[bytes]:
-        """All that must be there: the manifests, and what those name that are whole."""
-        found: dict[bytes, None] = {}
-        for batch_id in self.batches():
-            found[batch_id] = None
-            with suppress(Rejected):  # a changed one is found by whoever reads or audits it
-                for entry in self.manifest(batch_id).entries:
-                    found |= dict.fromkeys(names_of(entry))
-        return list(found)
+    def sealed_record(self, ref: RecordRef) -> SealedRecord:
+        """As `sealed_records`, of one."""
+        (found,) = self.sealed_records([ref])
+        return found
+
+    def sealed_records(self, refs: Sequence[RecordRef]) -> tuple[SealedRecord, ...]:
+        """What a reader is given of records, in their order, each with its place in the batch's tree.
+
+        Raises Rejected: E_NOT_FOUND, E_ERASED, E_COMMIT_MISMATCH for a changed byte, E_CAPSULE for a record whose key
+        no validator has a share of.
+        """
+        batches = {batch_id: self.manifest(batch_id) for batch_id in {ref.batch_id for ref in refs}}
+        proofs = {batch_id: manifest.proofs() for batch_id, manifest in batches.items()}
+        return tuple(self._sealed(ref, batches[ref.batch_id], proofs[ref.batch_id]) for ref in refs)
+
+    def _sealed(self, ref: RecordRef, manifest: Manifest, prove: Callable[[int], RecordProof]) -> SealedRecord:
+        entry = manifest.entry(ref.index)
+        if entry.capsule is None:
+            raise Rejected(Code.E_CAPSULE, f"record {ref}: its key is sealed to custodian and patient only")
+        return SealedRecord(
+            ref=ref,
+            object=self._kept(entry.object, f"record {ref}"),
+            capsule=self._kept(entry.capsule, f"record {ref}: capsule"),
+            key_epoch=manifest.key_epoch,
+            proof=prove(ref.index),
+            salt=entry.salt,
+            media_type=entry.media_type,
+        )
 
     def prove(self, ref: RecordRef) -> RecordProof:
         """That the record is in its batch; raises Rejected(E_NOT_FOUND, E_ERASED)."""
         return self.manifest(ref.batch_id).prove(ref.index)
 
     def _kept(self, name: bytes, what: str) -> bytes:
-        """An object; raises Rejected naming the record it belongs to."""
+        """An object or capsule; raises Rejected naming the record it belongs to."""
         try:
             return self.store.get(name)
-        except Spoiled as error:
-            raise Spoiled(error.name, error.found, f"{what}: {error.detail}") from error
         except Rejected as error:
             raise Rejected(error.code, f"{what}: {error.detail}") from error
-
-
-def names_of(entry: ManifestEntry) -> tuple[bytes, ...]:
-    """Under which names what belongs to a record lies, its object first."""
-    return (entry.object,)

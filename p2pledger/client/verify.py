@@ -189,6 +189,12 @@ def proven_line(founding: Founding, pid: bytes, sequence: int, reply: LineReply)
     return reply
 
 
+def checked_state(founding: Founding, key: bytes, reply: StateReply) -> StateReply:
+    """The answer itself, verified, for whoever hands its proof on; raises ProofError."""
+    check_state_reply(reply, founding, key)
+    return reply
+
+
 def proven_state(founding: Founding, key: bytes, reply: StateReply) -> tuple[Height, bytes | None]:
     """(checkpoint, value) of a key; raises ProofError."""
     return reply.height, check_state_reply(reply, founding, key)

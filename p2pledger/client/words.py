@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from p2pledger.chain.genesis import Card
 from p2pledger.client.export import code_name
 from p2pledger.client.health import ConsentCard
-from p2pledger.health.commitments import RecordRef
 from p2pledger.health.consent import Consent
 from p2pledger.health.erasure import Erasure
 from p2pledger.health.erasure_operations import Asker, ErasureCertified, ErasureDecided, ErasureRequested
@@ -17,13 +16,17 @@ from p2pledger.health.events import (
     BasisKind,
     ConsentGranted,
     ConsentRevoked,
+    GuardiansChanged,
     IdentityRekeyed,
-    IntegrityAlerted,
     KeyRevoked,
     KeyRotated,
+    PatientFrozen,
+    PatientUnfrozen,
+    RecoveryFinalized,
+    RecoveryStarted,
+    RecoveryVetoed,
     SharesReleased,
 )
-from p2pledger.health.integrity import Alert
 from p2pledger.health.log import LogLine
 from p2pledger.health.operations import ActorOpening, ConsentGrant
 from p2pledger.health.purposes import Purpose
@@ -65,6 +68,7 @@ DENIALS: Mapping[Code, str] = {
     Code.E_BTG_FORBIDDEN: "may not break the glass",
     Code.E_COSIGNERS: "no colleague has signed the emergency access",
     Code.E_DECEASED: "the patient has died",
+    Code.E_FROZEN: "guardians have said that the patient's key is stolen",
 }
 
 _BASES: Mapping[BasisKind, str] = {
@@ -130,8 +134,20 @@ def event(told: AnyEvent) -> str:
         case ErasureCertified():
             last = "; it was the last one: they are erased" if told.is_last else ""
             return f"holder {told.holder.hex()} has deleted the records{last}"
-        case IntegrityAlerted():
-            return f"INTEGRITY: other bytes than were committed to were given out of record {told.record.hex()}"
+        case GuardiansChanged():
+            named = f"{told.threshold} of {told.guardians} guardians are enough"
+            return f"{named} for a recovery, from {_moment(told.from_ms)} on"
+        case RecoveryStarted():
+            how = "no veto ends it" if told.is_beyond_veto else "not you? p2pledger recovery veto"
+            return f"guardians have started a recovery: new keys from {_moment(told.due_ms)} on; {how}"
+        case RecoveryVetoed():
+            return f"the present key has vetoed a recovery ({told.vetoes} so far)"
+        case RecoveryFinalized():
+            return "a recovery is final: the new key counts, the old one is dead"
+        case PatientFrozen():
+            return f"guardians have frozen the key until {_moment(told.until_ms)}"
+        case PatientUnfrozen():
+            return "guardians have ended the freeze"
         case KeyRevoked():
             return "the key was revoked"
         case _:
@@ -148,16 +164,6 @@ def _erasure_decided(told: ErasureDecided) -> str:
             return f"{told.n_records} records are being erased by {told.holders} holders, others not{late}{because}"
         case "accept":
             return f"{told.n_records} records are being erased by {told.holders} holders{late}"
-
-
-def alert(told: Alert, cards: Sequence[Card]) -> str:
-    """What an integrity alert says, in a line."""
-    terms = told.terms
-    record = RecordRef(terms.batch_id, terms.index)
-    return (
-        f"INTEGRITY ALERT at height {told.height}: key {told.author.hex()} was given other bytes of record {record} "
-        f"than {organisation(told.custodian, cards)} had committed to: {terms.found.hex()}, not {terms.expected.hex()}"
-    )
 
 
 def organisation(identifier: bytes, cards: Sequence[Card]) -> str:

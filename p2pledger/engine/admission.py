@@ -14,7 +14,7 @@ from p2pledger.execution.contract import Application, Call, Duty
 from p2pledger.mempool import Mempool
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
-from p2pledger.primitives.errors import Code, Rejected
+from p2pledger.primitives.errors import Code, Refused, Rejected
 from p2pledger.primitives.ids import AccountKey, Height, Millis
 from p2pledger.state.view import StateView
 
@@ -45,14 +45,21 @@ class Admission:
         if number is None:
             height = Height(self._executor.executed + 1)
             call = Call(self._chain, height, Millis(now.wall_ms), transaction.id, body.sender, body.cosigners)
-            if not self._application.opens_account(operations, call, state):
-                raise Rejected(Code.E_UNKNOWN_SENDER, f"key {body.sender.hex()} has no account on this chain")
+            self._check_stranger(operations, call, state)
             return
         if keys.window_at(keys.nonces(number), state).use(body.nonce) is None:
             raise Rejected(Code.E_NONCE, f"nonce {body.nonce} is used or outside the window of this sender")
         self._check_sender(body.sender, operations, state)
         if not self._application.has_quota(operations, body.sender, Millis(now.wall_ms), state):
             raise Rejected(Code.E_QUOTA, f"key {body.sender.hex()} has drawn too many refusals lately; try again later")
+
+    def _check_stranger(self, operations: Sequence[Record], call: Call, state: StateView) -> None:
+        try:
+            is_let_in = self._application.opens_account(operations, call, state)
+        except Refused as refusal:
+            raise Rejected(refusal.code, f"the chain would not let key {call.author.hex()} in by this") from refusal
+        if not is_let_in:
+            raise Rejected(Code.E_UNKNOWN_SENDER, f"key {call.author.hex()} has no account on this chain")
 
     def _check_sender(self, sender: AccountKey, operations: Sequence[Record], state: StateView) -> None:
         duties = sum(isinstance(operation, Duty) for operation in operations)

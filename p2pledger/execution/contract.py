@@ -81,7 +81,10 @@ class Application(Protocol):
         """
 
     def opens_account(self, operations: Sequence[Record], call: Call, state: StateView) -> bool:
-        """Whether a sender without an account may run exactly these operations, which register it."""
+        """Whether a sender without an account may run exactly these operations, which register it.
+
+        Raises Refused(code) where the reason against it is of use to an honest sender.
+        """
 
     def may_send(self, author: AccountKey, state: StateView) -> bool:
         """Whether this key belongs to an identity that is known and not suspended (admission asks).

@@ -49,6 +49,7 @@ _ORGANISATION_FIELDS = (
     "performer",
     "sourceOrganization",
 )
+_AUTHOR_FIELDS = ("author", "recorder", "asserter", "requester", "performer", "provider", "participant", "informant")
 
 
 def clinical_date(resource: Resource) -> str | None:
@@ -104,6 +105,29 @@ def organisation_references(resource: Resource) -> tuple[str, ...]:
             if reference is not None and _may_be("Organization", reference):
                 found[local_id(reference)] = None
     return tuple(found)
+
+
+def author_references(resource: Resource, types: Mapping[str, str]) -> tuple[str, ...]:
+    """Who made it, like `Practitioner/7`, sorted, each once. `types` knows what a `urn:uuid:` refers to.
+
+    One that nobody knows the type of is named by its id alone.
+    """
+    found = set()
+    for name in _AUTHOR_FIELDS:
+        value = resource.get(name)
+        for item in value if isinstance(value, list) else [value]:
+            actor = item.get("actor", item.get("individual", item)) if isinstance(item, dict) else None
+            reference = _reference(actor)
+            if reference is not None:
+                found.add(_typed(reference, types))
+    return tuple(sorted(found))
+
+
+def _typed(reference: str, types: Mapping[str, str]) -> str:
+    own = local_id(reference)
+    parts = reference.split("/_history/", maxsplit=1)[0].rsplit("/", 2)
+    kind = parts[-2] if len(parts) > 1 else types.get(own)
+    return own if kind is None else f"{kind}/{own}"
 
 
 def encounter_reference(resource: Resource) -> str | None:

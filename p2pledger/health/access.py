@@ -7,7 +7,18 @@ are only requests that cannot be about anything: an unknown patient, a used id, 
 from collections.abc import Sequence
 
 from p2pledger.execution.contract import Call, Outcome
-from p2pledger.health import break_glass, consent, directory, evaluator, keys, log, proxies, quotas, rules
+from p2pledger.health import (
+    break_glass,
+    consent,
+    directory,
+    evaluator,
+    guardian_state,
+    keys,
+    log,
+    proxies,
+    quotas,
+    rules,
+)
 from p2pledger.health.consent import Consent
 from p2pledger.health.directory import Identity
 from p2pledger.health.evaluator import Decision, Reader, Setting
@@ -62,7 +73,7 @@ def evaluate(
     """The decision on this state at this block time; changes nothing, and counts no use."""
     patient = directory.identity_of(request.pid, state)
     if patient is not None and patient.key == author:
-        return _of_owner(request, state)
+        return _of_owner(request, time_ms, state)
     if request.purpose in proxies.READING and _is_proxy(request, author, time_ms, state):
         return Decision(Code.OK, "proxy")
     reader = reader_of(request, author, time_ms, state, cosigners)
@@ -72,8 +83,13 @@ def evaluate(
     return evaluator.decide(request, reader, _consents(request, state), setting)
 
 
-def _of_owner(request: AccessRequest, state: StateView) -> Decision:
-    """F-12: patients read their own without anybody's leave, as patients and as nothing else."""
+def _of_owner(request: AccessRequest, time_ms: int, state: StateView) -> Decision:
+    """F-12: patients read their own without anybody's leave, as patients and as nothing else.
+
+    F-25: not with a key that guardians call stolen.
+    """
+    if guardian_state.is_frozen(request.pid, time_ms, state):
+        return Decision(Code.E_FROZEN, "none")
     if proxies.is_deceased(request.pid, state):
         return Decision(Code.E_DECEASED, "none")
     if request.purpose == "PATRQT":

@@ -10,20 +10,31 @@ from p2pledger.health import (
     break_glass,
     consent,
     directory,
+    emergency,
     erasure,
-    integrity,
+    guardians,
     joint_key,
     membership,
     proxies,
     pruning,
     quotas,
     records,
+    recovery,
     release_receipts,
     rules,
     stolen_keys,
 )
 from p2pledger.health.break_glass_operations import BtgReview
+from p2pledger.health.emergency_operations import EmergencyAnchor
 from p2pledger.health.erasure_operations import EraseCertificate, EraseDecision, EraseRequest, HolderRegister
+from p2pledger.health.guardian_operations import (
+    Freeze,
+    GuardianSet,
+    RecoveryFinalize,
+    RecoveryStart,
+    RecoveryVeto,
+    Unfreeze,
+)
 from p2pledger.health.identity_operations import (
     IdentityRekey,
     KeyRevoke,
@@ -32,7 +43,6 @@ from p2pledger.health.identity_operations import (
     OrganisationResume,
     OrganisationSuspend,
 )
-from p2pledger.health.integrity_operations import IntegrityAlert
 from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
 from p2pledger.health.operations import (
     AccessRequest,
@@ -71,12 +81,17 @@ class HealthApplication(Application):
     def opens_account(self, operations: Sequence[Record], call: Call, state: StateView) -> bool:
         """Whether the first operation gives the sender itself an identity, and its organisation has signed.
 
-        Others may follow it in the same transaction. Without the signature of a member anybody could make the
-        chain carry failed registrations.
+        Others may follow it in the same transaction. Without the signature of a member, or of a patient's guardians,
+        anybody could make the chain carry failed registrations. Raises Refused(code) where guardians' approvals, or the
+        time, are not what it takes.
         """
         first = operations[0] if operations else None
         if isinstance(first, IdentityRekey):
             return first.key == call.author and stolen_keys.has_employer(first, call, state)
+        if isinstance(first, RecoveryStart):
+            return first.key == call.author and bool(recovery.start(first, call, state).writes)
+        if isinstance(first, RecoveryFinalize | Freeze | Unfreeze):  # what guardians have signed, anybody may carry
+            return len(operations) == 1 and bool(self.execute(first, call, state).writes)
         return (
             isinstance(first, IdentityRegister)
             and first.key == call.author
@@ -144,8 +159,8 @@ class HealthApplication(Application):
                 return proxies.mark_deceased(operation, call, state)
             case BtgReview():
                 return break_glass.review(operation, call, state)
-            case IntegrityAlert():
-                return integrity.alert(operation, call, state)
+            case EmergencyAnchor():
+                return emergency.anchor(operation, call, state)
             case LtsInit():
                 return joint_key.init(operation, call, state)
             case LtsDeal():
@@ -158,6 +173,18 @@ class HealthApplication(Application):
                 return joint_key.activate(operation, call, state)
             case ReleaseReceipt():
                 return release_receipts.report(operation, call, state)
+            case GuardianSet():
+                return guardians.set_guardians(operation, call, state)
+            case RecoveryStart():
+                return recovery.start(operation, call, state)
+            case RecoveryVeto():
+                return recovery.veto(operation, call, state)
+            case RecoveryFinalize():
+                return recovery.finalize(operation, call, state)
+            case Freeze():
+                return guardians.freeze(operation, call, state)
+            case Unfreeze():
+                return guardians.unfreeze(operation, call, state)
             case Prune():
                 return pruning.prune(operation, call, state)
             case EraseRequest():

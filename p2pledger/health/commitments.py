@@ -18,6 +18,8 @@ from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Rejected
 from p2pledger.primitives.ids import U64, Bytes16, Bytes32
 
 SALT_BYTES = 32
+AUTHORS_MAX = 16
+"""Of one record."""
 FHIR_JSON = "application/fhir+json"
 MEDIA_TYPES = (
     FHIR_JSON,
@@ -55,6 +57,14 @@ class RecordLeaf(Record, frozen=True):
     month: Month
     compartments: Annotated[tuple[Bytes16, ...], Meta(min_length=1, max_length=16)]
     """Ascending."""
+    resource_class: Bytes16 | None = None
+    """The handle of its class; None: the custodian does not say, and no request that is limited to classes has it."""
+    labels: Annotated[tuple[Bytes16, ...], Meta(max_length=16)] = ()
+    """The handles of its sensitive labels, ascending."""
+    authors: Annotated[tuple[Bytes16, ...], Meta(max_length=AUTHORS_MAX)] = ()
+    """The handles of all its authors, ascending; of one without, the organisation that it comes from."""
+    encounter: Bytes16 | None = None
+    """The handle of the encounter in which it came about."""
 
 
 class RecordProof(Record, frozen=True):

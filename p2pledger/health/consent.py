@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from p2pledger.execution.contract import Call, Outcome
-from p2pledger.health import keys, proxies
+from p2pledger.health import guardian_state, keys, proxies
 from p2pledger.health.events import ConsentGranted, ConsentRevoked
 from p2pledger.health.operations import ConsentGrant, ConsentRevoke, PolicyException
 from p2pledger.health.vocabulary import RevokeReason
@@ -34,9 +34,11 @@ class Consent(Record, frozen=True):
 def grant(operation: ConsentGrant, call: Call, state: StateView) -> Outcome:
     """Enter a consent.
 
-    Refused: E_NOT_FOUND, E_NOT_OWNER, E_CAPACITY, E_DECEASED, E_CONSENT_INCOMPLETE, E_BTG_FORBIDDEN, E_DUP, E_QUOTA.
+    Refused: E_NOT_FOUND, E_NOT_OWNER, E_CAPACITY, E_DECEASED, E_FROZEN, E_CONSENT_INCOMPLETE, E_BTG_FORBIDDEN, E_DUP,
+    E_QUOTA.
     """
     until_ms = proxies.require_capacity(operation.pid, operation.capacity, call, state)
+    guardian_state.require_thawed(operation.pid, call.time_ms, state)
     _check_terms(operation)
     if until_ms is not None and operation.valid_to_ms > until_ms:  # F-30: it ends with the proxy, as at majority
         raise Refused(Code.E_CAPACITY)

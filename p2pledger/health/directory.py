@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from p2pledger.chain.genesis import Founding, OrganisationKind, PublicName
 from p2pledger.execution import keys as ledger_keys
 from p2pledger.execution.contract import Call, Outcome
-from p2pledger.health import keys
+from p2pledger.health import guardian_state, keys
 from p2pledger.health.events import (
     CredentialIssued,
     CredentialRevoked,
@@ -308,7 +308,7 @@ def register_identity(operation: IdentityRegister, call: Call, state: StateView)
 
 
 def rotate_key(operation: KeyRotate, call: Call, state: StateView) -> Outcome:
-    """Replace an identity's keys. Refused: E_NOT_FOUND, E_NOT_OWNER, E_SUSPENDED, E_COSIGNERS, E_DUP."""
+    """Replace an identity's keys. Refused: E_NOT_FOUND, E_NOT_OWNER, E_SUSPENDED, E_FROZEN, E_COSIGNERS, E_DUP."""
     identity = identity_of(operation.did, state)
     if identity is None:
         raise Refused(Code.E_NOT_FOUND)
@@ -316,23 +316,34 @@ def rotate_key(operation: KeyRotate, call: Call, state: StateView) -> Outcome:
         raise Refused(Code.E_NOT_OWNER)
     if is_stopped(identity, state):
         raise Refused(Code.E_SUSPENDED)
+    guardian_state.require_thawed(identity.did, call.time_ms, state)
     if operation.key not in call.cosigners:
         raise Refused(Code.E_COSIGNERS)
     require_fresh_key(operation.key, state)
+    return Outcome(
+        writes=replaced_keys(identity, operation.key, operation.box, call, state),
+        events=[encode(KeyRotated(identity.did, identity.key, operation.key))],
+    )
+
+
+def replaced_keys(
+    identity: Identity, key: AccountKey, box: Bytes32, call: Call, state: StateView
+) -> dict[bytes, bytes | None]:
+    """New keys in place of those that an identity has; the old one signs for nobody from this block on."""
     period = key_period(identity.did, identity.periods, state)
     assert period is not None, "every key of an identity has its period"
     number = identity.periods + 1
-    rotated = replace(identity, key=operation.key, box=operation.box, periods=number)
-    return Outcome(
-        writes=_put_identity(rotated)
+    rotated = replace(identity, key=key, box=box, periods=number)
+    has_account = ledger_keys.account_number(key, state) is not None
+    return (
+        _put_identity(rotated)
         | {
             keys.key_owner(identity.key): encode(KeyOwner("identity", identity.did, call.height)),
-            keys.key_owner(operation.key): encode(KeyOwner("identity", identity.did)),
+            keys.key_owner(key): encode(KeyOwner("identity", identity.did)),
             keys.key_period(identity.did, identity.periods): encode(replace(period, retired=call.height)),
-            keys.key_period(identity.did, number): encode(KeyPeriod(operation.key, operation.box, call.height)),
+            keys.key_period(identity.did, number): encode(KeyPeriod(key, box, call.height)),
         }
-        | ledger_keys.open_account(operation.key, state),
-        events=[encode(KeyRotated(identity.did, identity.key, operation.key))],
+        | ({} if has_account else ledger_keys.open_account(key, state))
     )
 
 

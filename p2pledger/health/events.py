@@ -202,17 +202,20 @@ class BreakGlassRateExceeded(Record, frozen=True, tag=33):
     accesses: U64
 
 
-class IntegrityAlerted(Record, frozen=True, tag=36):
-    """Alert: somebody was given other bytes of a record than the chain committed to (F-36)."""
+class EmergencyAnchored(Record, frozen=True, tag=37):
+    """An emergency capsule that was opened without the ledger is on it now (F-17)."""
 
+    access_id: Bytes16
     pid: Bytes16
-    custodian: Bytes16
-    record: Bytes16
-    """Its handle."""
-    author: AccountKey
-    access_id: Bytes16 | None
-    expected: Bytes32
-    found: Bytes32
+    organisation: Bytes16
+    number: U64
+    """Of the house's openings."""
+    sequence: U64
+    """Of the line in the patient's log."""
+    opened_ms: Millis
+    """By the house's clock."""
+    is_late: bool
+    """Whether it should have been here earlier."""
 
 
 class CeremonyMoved(Record, frozen=True, tag=40):
@@ -242,6 +245,54 @@ class SharesReleased(Record, frozen=True, tag=45):
     records: U64
 
 
+class GuardiansChanged(Record, frozen=True, tag=50):
+    """A patient has named guardians; they stand in for it from a time on."""
+
+    pid: Bytes16
+    threshold: U64
+    guardians: U64
+    from_ms: Millis
+
+
+class RecoveryStarted(Record, frozen=True, tag=51):
+    """Guardians have approved of new keys; the present key can veto until they are in place."""
+
+    pid: Bytes16
+    recovery: Bytes16
+    due_ms: Millis
+    is_beyond_veto: bool
+
+
+class RecoveryVetoed(Record, frozen=True, tag=52):
+    """The present key has ended a recovery."""
+
+    pid: Bytes16
+    recovery: Bytes16
+    vetoes: U64
+
+
+class RecoveryFinalized(Record, frozen=True, tag=53):
+    """A patient has a new key; the old one is dead."""
+
+    pid: Bytes16
+    recovery: Bytes16
+    old: AccountKey
+    new: AccountKey
+
+
+class PatientFrozen(Record, frozen=True, tag=54):
+    """Guardians say that a patient's key is stolen."""
+
+    pid: Bytes16
+    until_ms: Millis
+
+
+class PatientUnfrozen(Record, frozen=True, tag=55):
+    """Guardians have ended a freeze."""
+
+    pid: Bytes16
+
+
 Event: TypeAlias = (
     OrganisationRegistered
     | IdentityRegistered
@@ -264,11 +315,17 @@ Event: TypeAlias = (
     | DeceasedMarked
     | BreakGlassReviewed
     | BreakGlassUsed
+    | EmergencyAnchored
     | BreakGlassRateExceeded
-    | IntegrityAlerted
     | CeremonyMoved
     | JointKeyActivated
     | SharesReleased
+    | GuardiansChanged
+    | RecoveryStarted
+    | RecoveryVetoed
+    | RecoveryFinalized
+    | PatientFrozen
+    | PatientUnfrozen
     | PruningApproved
     | ErasureRequested
     | ErasureDecided

@@ -11,7 +11,6 @@
 | 0x16   | did or organisation (16) ‖ number (4, BE) | KeyPeriod: one of its keys, from 1         |
 | 0x20   | batch (16)                        | Batch                                             |
 | 0x21   | pid (16) ‖ batch (16)             | empty: the batches of a patient                   |
-| 0x22   | pid (16) ‖ batch (16) ‖ index (8, BE) ‖ account key (32) | Alert: bytes that are not the record's |
 | 0x30   | pid (16) ‖ consent (16)           | Consent                                           |
 | 0x31   | consent (16)                      | its pid                                           |
 | 0x32   | pid (16)                          | Holdings: how many consents it has, of what size  |
@@ -24,6 +23,7 @@
 | 0x43   | organisation (16)                 | Rate: allowed accesses in a window                |
 | 0x44   | did (16)                          | Rate                                              |
 | 0x45   | account key (32)                  | Refusals in a window                              |
+| 0x46   | organisation (16)                 | OfflineHead: its anchored emergency openings      |
 | 0x50   | pid (16)                          | LogHead: count and hash of the last line          |
 | 0x51   | pid (16) ‖ sequence (8, BE)       | LogLine, as hashed                                |
 | 0x60   | number (8, BE)                    | Approved: a pruning                               |
@@ -35,6 +35,8 @@
 | 0x74   | key epoch (8)                     | ActiveKey: the newest sharing of a joint key      |
 | 0x75   | –                                 | the newest key epoch                              |
 | 0x76   | access (16) ‖ validator (32)      | Reported: how many of its shares have left        |
+| 0x80   | pid (16)                          | Guardianship: who guards a patient                |
+| 0x81   | recovery (16)                     | Recovery                                          |
 | 0x88   | erasure (16)                      | Erasure: a request, what was decided, who certified |
 | 0x89   | due (8, BE) ‖ erasure (16)        | empty: requests that are not finished             |
 | 0x8A   | batch (16)                        | ErasedOf: its records that are erased             |
@@ -54,7 +56,6 @@ RULES = b"\x15"
 KEY_PERIOD = b"\x16"
 BATCH = b"\x20"
 PATIENT_BATCH = b"\x21"
-INTEGRITY_ALERT = b"\x22"
 CONSENT = b"\x30"
 CONSENT_PID = b"\x31"
 CONSENT_COUNT = b"\x32"
@@ -67,6 +68,7 @@ REVIEW_DUE = b"\x42"
 ORGANISATION_RATE = b"\x43"
 PERSON_RATE = b"\x44"
 REFUSALS = b"\x45"
+OFFLINE_HEAD = b"\x46"
 LOG_HEAD = b"\x50"
 LOG_LINE = b"\x51"
 PRUNING = b"\x60"
@@ -78,6 +80,8 @@ OUTCOME = b"\x73"
 JOINT_KEY = b"\x74"
 NEWEST_KEY = b"\x75"
 RELEASED = b"\x76"
+GUARDIANSHIP = b"\x80"
+RECOVERY = b"\x81"
 ERASURE = b"\x88"
 ERASURE_DUE = b"\x89"
 ERASED = b"\x8a"
@@ -130,15 +134,6 @@ def patient_batches(pid: bytes) -> bytes:
 
 def patient_batch(pid: bytes, identifier: bytes) -> bytes:
     return patient_batches(pid) + identifier
-
-
-def integrity_alerts(pid: bytes) -> bytes:
-    """The prefix of all alerts about a patient's records."""
-    return INTEGRITY_ALERT + pid
-
-
-def integrity_alert(pid: bytes, batch_id: bytes, index: int, author: bytes) -> bytes:
-    return integrity_alerts(pid) + batch_id + index.to_bytes(8, "big") + author
 
 
 def consents(pid: bytes) -> bytes:
@@ -197,6 +192,10 @@ def person_rate(did: bytes) -> bytes:
 
 def refusals(account: bytes) -> bytes:
     return REFUSALS + account
+
+
+def offline_head(organisation: bytes) -> bytes:
+    return OFFLINE_HEAD + organisation
 
 
 def log_head(pid: bytes) -> bytes:
@@ -261,6 +260,14 @@ def releases(access_id: bytes) -> bytes:
 
 def released(access_id: bytes, validator: bytes) -> bytes:
     return releases(access_id) + validator
+
+
+def guardianship(pid: bytes) -> bytes:
+    return GUARDIANSHIP + pid
+
+
+def recovery(identifier: bytes) -> bytes:
+    return RECOVERY + identifier
 
 
 def erasure(identifier: bytes) -> bytes:

@@ -11,7 +11,16 @@ from msgspec import Meta
 from p2pledger.chain.genesis import OrganisationKind, PublicName
 from p2pledger.execution.evidence import EVIDENCE_TAG, ValidatorEvidence
 from p2pledger.health.break_glass_operations import BtgReview
+from p2pledger.health.emergency_operations import EmergencyAnchor
 from p2pledger.health.erasure_operations import EraseCertificate, EraseDecision, EraseRequest, HolderRegister
+from p2pledger.health.guardian_operations import (
+    Freeze,
+    GuardianSet,
+    RecoveryFinalize,
+    RecoveryStart,
+    RecoveryVeto,
+    Unfreeze,
+)
 from p2pledger.health.identity_operations import (
     IdentityRekey,
     KeyRevoke,
@@ -20,7 +29,6 @@ from p2pledger.health.identity_operations import (
     OrganisationResume,
     OrganisationSuspend,
 )
-from p2pledger.health.integrity_operations import IntegrityAlert
 from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
 from p2pledger.health.proxy_operations import DeceasedMark, ProxyGrant, ProxyRevoke
 from p2pledger.health.pruning_operations import Prune
@@ -289,13 +297,19 @@ Operation: TypeAlias = (
     | ProxyRevoke
     | DeceasedMark
     | BtgReview
-    | IntegrityAlert
+    | EmergencyAnchor
     | LtsInit
     | LtsDeal
     | LtsComplaint
     | LtsJustify
     | LtsActivate
     | ReleaseReceipt
+    | GuardianSet
+    | RecoveryStart
+    | RecoveryVeto
+    | RecoveryFinalize
+    | Freeze
+    | Unfreeze
     | Prune
     | EraseRequest
     | EraseDecision
@@ -306,7 +320,7 @@ AnyOperation: TypeAlias = Operation | ValidatorEvidence
 """What transactions of this chain consist of: the health layer's operations and the ledger's own."""
 _OPERATIONS: Shape[tuple[AnyOperation, ...]] = Shape(tuple[AnyOperation, ...])
 _TAGS = frozenset(
-    {*range(1, 11), *range(12, 16), *range(20, 25), 30, 31, 36, *range(40, 46), *range(56, 61), EVIDENCE_TAG}
+    {*range(1, 11), *range(12, 16), *range(20, 25), 30, 31, 37, *range(40, 46), *range(50, 61), EVIDENCE_TAG}
 )
 
 REMEMBERED_BYTES_MAX = 1_024

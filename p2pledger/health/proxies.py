@@ -9,7 +9,7 @@ grants outlasts it. An attorney's ends with the patient's life.
 from msgspec.structs import replace
 
 from p2pledger.execution.contract import Call, Outcome
-from p2pledger.health import directory, keys
+from p2pledger.health import directory, guardian_state, keys
 from p2pledger.health.events import DeceasedMarked, ProxyGranted, ProxyRevoked
 from p2pledger.health.proxy_operations import DeceasedMark, ProxyGrant, ProxyRevoke
 from p2pledger.health.purposes import Purpose
@@ -154,13 +154,14 @@ def grant(operation: ProxyGrant, call: Call, state: StateView) -> Outcome:
 def _require_grantor(operation: ProxyGrant, call: Call, state: StateView) -> bool:
     """Whether the patient itself names the proxy, who can only be an attorney; else two organisations must.
 
-    Raises Refused: E_ROLE, E_NOT_FOUND, E_SUSPENDED, E_DECEASED, E_COSIGNERS.
+    Raises Refused: E_ROLE, E_NOT_FOUND, E_SUSPENDED, E_DECEASED, E_FROZEN, E_COSIGNERS.
     """
     patient = directory.identity_of(operation.pid, state)
     if patient is None or patient.key != call.author:
         require_two_organisations(operation.pid, call, state)
         return False
     require_capacity(operation.pid, "patient", call, state)
+    guardian_state.require_thawed(operation.pid, call.time_ms, state)
     if operation.kind != "attorney":
         raise Refused(Code.E_ROLE)
     return True

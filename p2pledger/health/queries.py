@@ -2,7 +2,8 @@
 
 from itertools import islice
 
-from p2pledger.health import break_glass, directory, erasure, keys, log
+from p2pledger.health import break_glass, directory, erasure, guardian_state, keys, log, records, recovery
+from p2pledger.health.guardian_operations import guardian_commit
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.ids import AccountKey, Bytes16
 from p2pledger.state.view import StateView
@@ -44,6 +45,36 @@ def may_see_patient(account: AccountKey, pid: bytes, state: StateView) -> bool:
     return may_see_all(account, state) or pid_owner(pid, state) == account
 
 
+def may_see_guardians(account: AccountKey, pid: bytes, salt: bytes | None, state: StateView) -> bool:
+    """Whether this key may ask who guards a pid: as for its log, and for those who guard it or are to be it.
+
+    A guardian shows by its salt which commitment is its own; that of guardians to come and of a recovery's count, too.
+    """
+    if may_see_patient(account, pid, state):
+        return True
+    owner = directory.key_owner(account, state)
+    if owner is not None and owner.id == pid and recovery.is_recovering(account, state):
+        return True
+    held = guardian_state.guardianship_of(pid, state)
+    if held is None or salt is None:
+        return False
+    started = None if held.pending is None else guardian_state.recovery_of(held.pending, state)
+    circles = [held.terms, *(one.terms for one in (held.proposed, started) if one is not None)]
+    commit = guardian_commit(pid, salt, account)
+    return any(commit in terms.guardians for terms in circles)
+
+
+def guardianship(pid: bytes, identifier: bytes | None, state: StateView) -> tuple[bytes, bytes | None] | None:
+    """(Guardianship, one of its recoveries) as state values; without an id the recovery that waits."""
+    data = state.get(keys.guardianship(pid))
+    if data is None:
+        return None
+    held = guardian_state.guardianship_of(pid, state)
+    wanted = identifier if identifier is not None or held is None else held.pending
+    found = None if wanted is None else guardian_state.recovery_of(wanted, state)
+    return data, None if found is None or found.pid != pid else encode(found)
+
+
 def may_see_all(account: AccountKey, state: StateView) -> bool:
     """Whether this key may see what concerns any patient: the key of an active organisation (F-08)."""
     return directory.organisation_by_key(account, state) is not None and directory.may_act(account, state)
@@ -53,15 +84,21 @@ def may_read_state(account: AccountKey, key: bytes, state: StateView) -> bool:
     """Whether this key may ask for a state value with its proof.
 
     Members may ask for everything: they validate it. Whoever has or had an identity may ask who the members are, for
-    practitioners and their credentials, and for its own identity: its DID document must be there for it, also after
-    a rotation. Of patients nobody else learns anything this way (F-29).
+    joint keys, for practitioners and their credentials, and for its own identity: its DID document must be there for
+    it, also after a rotation. A patient may ask for the batches of its own records (F-12). Of patients nobody else
+    learns anything this way (F-29).
     """
     if is_active_member(account, state):
         return True
+    if key[:1] == keys.BATCH:
+        batch = records.batch_of(key[1:], state)
+        return batch is not None and pid_owner(batch.terms.pid, state) == account
+    if key[:1] == keys.PATIENT_BATCH:
+        return pid_owner(key[1:17], state) == account
     owner = directory.key_owner(account, state)
     if owner is None:
         return False
-    if key[:1] == keys.ORGANISATION:
+    if key[:1] in (keys.ORGANISATION, keys.JOINT_KEY, keys.NEWEST_KEY):
         return True
     if key[:1] == keys.KEY_OWNER:
         return key[1:] == account

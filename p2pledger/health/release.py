@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from p2pledger.health import access, consent, erasure, joint_key, keys, records
 from p2pledger.health.access import Access
 from p2pledger.health.commitments import RecordProof, RecordRef, check_record, scope_commit
+from p2pledger.health.declared import check_declared
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import sha256
@@ -45,7 +46,7 @@ class RecordOpening(Record, frozen=True):
     capsule: Annotated[bytes, Meta(max_length=CAPSULE_BYTES_MAX)]
 
 
-class ReleaseRequest(Record, frozen=True):
+class ReleaseRequest(Record, frozen=True, tag=1):
     """What a reader sends to each validator."""
 
     access_id: Bytes16
@@ -99,9 +100,9 @@ def may_release(
 
     E_STALE: this node is behind. E_NOT_FOUND: no such access, batch or joint key. The code of a denied access.
     E_EXPIRED: past the request's own end. What `access.evaluate` says by now. E_SCOPE: salt, list or record are not
-    what the access was decided about. E_COMMIT_MISMATCH: not the chain's record. E_CAPSULE: not the record's
-    capsule, or it has none. E_ERASED: being erased, or gone. Whether a capsule is made for its label
-    is `share_of`'s to find.
+    what the access was decided about. E_LABEL: a sensitive label that was not declared. E_COMMIT_MISMATCH: not the
+    chain's record. E_CAPSULE: not the record's capsule, or it has none. E_ERASED: being erased, or gone. Whether a
+    capsule is made for its label is `share_of`'s to find.
     """
     if now.is_stale:
         return Code.E_STALE
@@ -174,10 +175,9 @@ def _entry(opening: RecordOpening, decided: Access, chain: ChainId, state: State
         leaf = check_record(opening.proof, batch.terms.root)
     except ProofError:
         return Code.E_COMMIT_MISMATCH
-    if not set(leaf.compartments) <= set(request.compartments):
-        return Code.E_SCOPE
-    if request.months is not None and not request.months[0] <= leaf.month <= request.months[1]:
-        return Code.E_SCOPE
+    declared = check_declared(request, RecordRef(opening.batch_id, leaf.index), leaf)
+    if declared != Code.OK:
+        return declared
     if erasure.is_erased(opening.batch_id, leaf.index, state):
         return Code.E_ERASED  # F-26
     capsule = sha256(opening.capsule)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from p2pledger.execution import seats
 from p2pledger.execution.contract import Call, Outcome
-from p2pledger.health import access, keys
+from p2pledger.health import access, keys, recovery_release
 from p2pledger.health.events import SharesReleased
 from p2pledger.health.release_operations import Released, ReleaseReceipt
 from p2pledger.health.vocabulary import Count
@@ -54,12 +54,22 @@ def report(operation: ReleaseReceipt, call: Call, state: StateView) -> Outcome:
 def _pid(released: Released, state: StateView) -> Bytes16:
     decided = access.access_of(released.access_id, state)
     if decided is None:
-        raise Refused(Code.E_NOT_FOUND)
+        return _recovered(released, state)
     if decided.decision != Code.OK:
         raise Refused(Code.E_STATE)
     if released.records > decided.request.n_records:
         raise Refused(Code.E_FORMAT)
     return decided.request.pid
+
+
+def _recovered(released: Released, state: StateView) -> Bytes16:
+    """The patient of a recovery, which is about one capsule."""
+    pid = recovery_release.subject_of(released.access_id, state)
+    if pid is None:
+        raise Refused(Code.E_NOT_FOUND)
+    if released.records > 1:
+        raise Refused(Code.E_FORMAT)
+    return pid
 
 
 def reports_of(access_id: bytes, state: StateView) -> dict[bytes, Reported]:

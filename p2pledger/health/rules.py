@@ -20,6 +20,9 @@ class Rules(Record, frozen=True):
     refusals_window_ms: U64
     refusals_max: U64
     erase_decision_ms: U64
+    recovery_delay_min_ms: U64
+    recovery_long_ms: U64
+    freeze_max_ms: U64
 
     def break_glass_window(self, time_ms: int) -> int:
         """The number of the window that this block time lies in."""
@@ -46,6 +49,9 @@ def genesis_writes(parameters: Parameters) -> dict[bytes, bytes | None]:
         parameters.refusals_window_ms,
         parameters.refusals_max,
         parameters.erase_decision_ms,
+        parameters.recovery_delay_min_ms,
+        parameters.recovery_long_ms,
+        parameters.freeze_max_ms,
     )
     return {keys.RULES: encode(rules)}
 
@@ -54,5 +60,5 @@ def of(state: StateView) -> Rules:
     """The rules that hold in this state."""
     data = state.get(keys.RULES)
     assert data is not None, "the genesis wrote the rules"
-    rules: Rules = decode_again(Rules, data, 128)
+    rules: Rules = decode_again(Rules, data, 256)
     return rules

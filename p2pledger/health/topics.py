@@ -16,21 +16,26 @@ from p2pledger.health.events import (
     ConsentGranted,
     ConsentRevoked,
     DeceasedMarked,
+    EmergencyAnchored,
+    GuardiansChanged,
     IdentityRekeyed,
-    IntegrityAlerted,
     KeyRevoked,
     KeyRotated,
+    PatientFrozen,
+    PatientUnfrozen,
     ProxyGranted,
     ProxyRevoked,
+    RecoveryFinalized,
+    RecoveryStarted,
+    RecoveryVetoed,
     SharesReleased,
 )
 from p2pledger.primitives.ids import Bytes16
 
-Topic = Literal["access", "consent", "break-glass", "recovery", "release", "erasure", "integrity"]
+Topic = Literal["access", "consent", "break-glass", "recovery", "release", "erasure"]
 """`access`: every decision, broken glass too; `consent`: proxies and deaths too, as they change who may; `recovery`:
-whatever gives a person another key; `release`: a validator says that its shares of a permitted access have left;
-`erasure`: what is to be erased, what the custodian says to it, and who has certified it; `integrity`: somebody was
-given other bytes of a record than were committed to."""
+whatever gives a person another key, and whatever its guardians do; `release`: a validator says that its shares of a
+permitted access have left; `erasure`: what is to be erased, what the custodian says to it, and who has certified it."""
 
 _TOPICS: Mapping[type, frozenset[Topic]] = {
     AccessDecided: frozenset({"access"}),
@@ -40,16 +45,22 @@ _TOPICS: Mapping[type, frozenset[Topic]] = {
     ProxyRevoked: frozenset({"consent"}),
     DeceasedMarked: frozenset({"consent"}),
     BreakGlassUsed: frozenset({"break-glass"}),
+    EmergencyAnchored: frozenset({"break-glass"}),
     BreakGlassReviewed: frozenset({"break-glass"}),
     BreakGlassRateExceeded: frozenset({"break-glass"}),
     SharesReleased: frozenset({"release"}),
     ErasureRequested: frozenset({"erasure"}),
     ErasureDecided: frozenset({"erasure"}),
     ErasureCertified: frozenset({"erasure"}),
-    IntegrityAlerted: frozenset({"integrity"}),
     KeyRotated: frozenset({"recovery"}),
     KeyRevoked: frozenset({"recovery"}),
     IdentityRekeyed: frozenset({"recovery"}),
+    GuardiansChanged: frozenset({"recovery"}),
+    RecoveryStarted: frozenset({"recovery"}),
+    RecoveryVetoed: frozenset({"recovery"}),
+    RecoveryFinalized: frozenset({"recovery"}),
+    PatientFrozen: frozenset({"recovery"}),
+    PatientUnfrozen: frozenset({"recovery"}),
 }
 _NONE: frozenset[Topic] = frozenset()
 

@@ -10,6 +10,7 @@ from p2pledger.chain.receipt import Executed, ReceiptProof
 from p2pledger.chain.statement import StatementKind
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
 from p2pledger.consensus.messages import Certificate
+from p2pledger.health.recovery_release import ShareRequest
 from p2pledger.health.release import ReleaseRequest
 from p2pledger.health.topics import Topic
 from p2pledger.primitives import limits
@@ -137,14 +138,15 @@ class GetOrganisations(Record, frozen=True, tag=23):
 
 
 class GetShares(Record, frozen=True, tag=24):
-    """This validator's shares for records of an allowed access; for its reader alone. Reply: SharesReply.
+    """This validator's shares for records of an allowed access, for its reader alone; or for recovered keys.
 
-    Failure with the code of `health.release.may_release`; E_ROLE for anybody but the reader, E_NO_SHARE where this node
-    holds none of that key, E_KEY_EPOCH for openings of several key epochs, E_BUSY while too many are being computed.
+    Reply: SharesReply. Failure with the code of `health.recovery_release.may_share`; E_ROLE for anybody but the reader
+    or the recovered patient, E_NO_SHARE where this node holds none of that key, E_KEY_EPOCH for openings of several
+    key epochs, E_BUSY while too many are being computed.
     """
 
     id: U64
-    request: ReleaseRequest
+    request: ShareRequest
 
 
 class Judge(Record, frozen=True, tag=25):
@@ -155,15 +157,20 @@ class Judge(Record, frozen=True, tag=25):
 
     id: U64
     request: ReleaseRequest
-    reader: AccountKey | None = None
-    """Whose question it would be: E_ROLE where the access is another's. None: not said."""
 
 
-class GetAlerts(Record, frozen=True, tag=29):
-    """Integrity alerts about a pid's records; same right as GetLog. Reply: AlertsReply."""
+class GetGuardians(Record, frozen=True, tag=27):
+    """Who guards a patient, and what they are at. Reply: GuardiansReply, or Failure(E_NOT_FOUND) where nobody does.
+
+    For those who may see the patient's log, for the new key of a recovery that waits, and for a guardian whose key and
+    `salt` open one of the commitments; others get Failure(E_ROLE).
+    """
 
     id: U64
     pid: Bytes16
+    salt: Bytes32 | None = None
+    recovery: Bytes16 | None = None
+    """Which of the patient's recoveries; None: the one that waits."""
 
 
 class GetErasures(Record, frozen=True, tag=28):
@@ -215,8 +222,8 @@ Question: TypeAlias = (
     | GetReviews
     | GetShares
     | Judge
+    | GetGuardians
     | GetErasures
-    | GetAlerts
 )
 """What has one reply."""
 Request: TypeAlias = Question | Subscribe
@@ -390,16 +397,18 @@ class JudgeReply(Record, frozen=True, tag=55):
     """A `Code`; OK: shares would be released at this height."""
 
 
+class GuardiansReply(Record, frozen=True, tag=57):
+    id: U64
+    guardianship: bytes
+    """Its state value; `health.guardian_state` reads it."""
+    recovery: bytes | None
+    """The state value of the recovery that was asked for."""
+
+
 class ErasuresReply(Record, frozen=True, tag=58):
     id: U64
     erasures: tuple[bytes, ...]
     """Canonical bytes of their state values; some 4 MiB at most."""
-
-
-class AlertsReply(Record, frozen=True, tag=59):
-    id: U64
-    alerts: tuple[bytes, ...]
-    """Canonical bytes of their state values; the first thousand."""
 
 
 class FeedItem(Record, frozen=True):
@@ -437,8 +446,8 @@ Reply: TypeAlias = (
     | FeedReply
     | OrganisationsReply
     | ReviewsReply
+    | GuardiansReply
     | SharesReply
     | JudgeReply
     | ErasuresReply
-    | AlertsReply
 )

@@ -1,6 +1,6 @@
 """Answers readers that ask for shares: judged on the node's thread, written down, computed beside it, judged again.
 
-1. `may_release` on the final state as it is now, with the own clock (health rule 3.5.4).
+1. `may_share` on the final state as it is now, with the own clock (health rule 3.5.4).
 2. The entries become durable. From then on the release is reported, whatever happens next (I-9).
 3. The shares are computed in a worker thread: 0.8 ms of processor time each would hold up every vote behind them. They
    are computed anew whenever they are asked for: a cache would have to be judged all the same, and would keep secrets.
@@ -19,9 +19,10 @@ import trio
 
 from p2pledger.engine.engine import Engine
 from p2pledger.engine.events import Now
-from p2pledger.health import access, joint_key, release
+from p2pledger.health import joint_key, recovery_release, release
 from p2pledger.health.joint_key import ActiveKey
-from p2pledger.health.release import Moment, ReleaseEntry, ReleaseRequest
+from p2pledger.health.recovery_release import ShareRequest
+from p2pledger.health.release import Moment, ReleaseEntry
 from p2pledger.network import api
 from p2pledger.network.clients import Session
 from p2pledger.node.metrics import Metrics
@@ -65,7 +66,7 @@ class Releasing:
         request = question.request
         try:
             with trio.move_on_after(ACCESS_WAIT_S):
-                while access.access_of(request.access_id, self.engine.executor.state) is None:
+                while recovery_release.asker_of(request, self.engine.executor.state) is None:
                     await self.next_block()
             self._demand_reader(session, request)
             active, holder = self._held(request)
@@ -82,12 +83,9 @@ class Releasing:
     def judge(self, question: api.Judge) -> api.JudgeReply:
         """What `shares` would say of the request itself."""
         judged = self._judged(question.request)
-        decided = access.access_of(question.request.access_id, self.engine.executor.state)
-        if question.reader is not None and decided is not None and decided.author != question.reader:
-            judged = Code.E_ROLE
         return api.JudgeReply(question.id, int(judged if isinstance(judged, Code) else Code.OK))
 
-    async def _released(self, request: ReleaseRequest, holder: LongTermHolder) -> tuple[bytes, ...]:
+    async def _released(self, request: ShareRequest, holder: LongTermHolder) -> tuple[bytes, ...]:
         entries, judged_at = self._permitted(request), self.engine.executor.executed
         await self.write_down(entries)
         shares = await self._computed(entries, request, holder)
@@ -98,32 +96,32 @@ class Releasing:
             raise Rejected(Code.E_NO_SHARE, f"key epoch {holder.key.key_epoch} was shared anew meanwhile; ask again")
         return shares
 
-    def _permitted(self, request: ReleaseRequest) -> tuple[ReleaseEntry, ...]:
+    def _permitted(self, request: ShareRequest) -> tuple[ReleaseEntry, ...]:
         judged = self._judged(request)
         if isinstance(judged, Code):
             raise Rejected(judged, f"no share for access {request.access_id.hex()} at height {self._height}")
         return judged
 
-    def _judged(self, request: ReleaseRequest) -> Code | tuple[ReleaseEntry, ...]:
+    def _judged(self, request: ShareRequest) -> Code | tuple[ReleaseEntry, ...]:
         engine = self.engine
         if not is_current(engine, self.started_at):
             return Code.E_STALE
         parameters = engine.founding.parameters
         now = Moment(engine.executor.last.time_ms, self.now().wall_ms, parameters.drift_ms, parameters.heartbeat_ms)
-        return release.may_release(engine.executor.state, engine.chain, request, now)
+        return recovery_release.may_share(engine.executor.state, engine.chain, request, now)
 
     @property
     def _height(self) -> Height:
         return self.engine.executor.executed
 
-    def _demand_reader(self, session: Session, request: ReleaseRequest) -> None:
-        decided = access.access_of(request.access_id, self.engine.executor.state)
-        if decided is None:
+    def _demand_reader(self, session: Session, request: ShareRequest) -> None:
+        asker = recovery_release.asker_of(request, self.engine.executor.state)
+        if asker is None:
             raise Rejected(Code.E_NOT_FOUND, f"there is no access {request.access_id.hex()} at height {self._height}")
-        if decided.author != session.account:
+        if asker != session.account:
             raise Rejected(Code.E_ROLE, f"access {request.access_id.hex()} is not that of key {session.account.hex()}")
 
-    def _held(self, request: ReleaseRequest) -> tuple[ActiveKey, LongTermHolder]:
+    def _held(self, request: ShareRequest) -> tuple[ActiveKey, LongTermHolder]:
         epochs = {opening.key_epoch for opening in request.openings}
         if len(epochs) > 1:
             raise Rejected(Code.E_KEY_EPOCH, f"openings of {len(epochs)} key epochs; ask for each epoch by itself")
@@ -139,13 +137,13 @@ class Releasing:
         return active, holder
 
     async def _computed(
-        self, entries: Sequence[ReleaseEntry], request: ReleaseRequest, holder: LongTermHolder
+        self, entries: Sequence[ReleaseEntry], request: ShareRequest, holder: LongTermHolder
     ) -> tuple[bytes, ...]:
         def compute() -> tuple[float, tuple[bytes, ...]]:
             began_s = time.thread_time()
             shares = tuple(
-                release.share_of(entry, opening.capsule, holder, self.random)
-                for entry, opening in zip(entries, request.openings, strict=True)
+                release.share_of(entry, capsule, holder, self.random)
+                for entry, capsule in zip(entries, recovery_release.capsules_of(request), strict=True)
             )
             return time.thread_time() - began_s, shares
 

@@ -16,7 +16,7 @@ from p2pledger.engine.engine import Engine
 from p2pledger.engine.events import Answer, BlockExecuted
 from p2pledger.engine.ports import LedgerStore, StateSnapshot, StateStore
 from p2pledger.execution import keys
-from p2pledger.health import integrity, queries
+from p2pledger.health import queries
 from p2pledger.health.log import decode_line
 from p2pledger.network import api
 from p2pledger.network.clients import Decided, Session
@@ -128,14 +128,13 @@ class Server:
                 self._demand_right(session, request.pid)
                 found = queries.consents_of(request.pid, self.engine.executor.state)
                 return api.ConsentsReply(request.id, found)
-            case api.GetAlerts():
-                self._demand_right(session, request.pid)
-                return api.AlertsReply(request.id, integrity.alerts_of(request.pid, self.engine.executor.state))
             case api.GetOrganisations():
                 found_names = queries.organisations(self.engine.executor.state)
                 return api.OrganisationsReply(request.id, tuple((one.id, one.name, one.kind) for one in found_names))
             case api.GetReviews():
                 return self._reviews(session, request)
+            case api.GetGuardians():
+                return self._guardians(session, request)
             case api.GetShares():
                 return await self.releasing.shares(session, request)
             case api.Judge():
@@ -327,6 +326,15 @@ class Server:
                 Code.E_ROLE, f"key {session.account.hex()} is no member's: reviews are for member organisations"
             )
         return api.ReviewsReply(request.id, queries.pending_reviews(state))
+
+    def _guardians(self, session: Session, request: api.GetGuardians) -> api.Reply:
+        state = self.engine.executor.state
+        if not queries.may_see_guardians(session.account, request.pid, request.salt, state):
+            raise Rejected(Code.E_ROLE, f"key {session.account.hex()} may not see who guards pid {request.pid.hex()}")
+        found = queries.guardianship(request.pid, request.recovery, state)
+        if found is None:
+            raise Rejected(Code.E_NOT_FOUND, f"nobody guards pid {request.pid.hex()}")
+        return api.GuardiansReply(request.id, *found)
 
     def _erasures(self, session: Session, request: api.GetErasures) -> api.Reply:
         state = self.engine.executor.state

@@ -53,6 +53,10 @@ class Domain(Enum):
     CEREMONY_SEED = b"p2pl/ceremony-seed/1"
     JOINT_KEY = b"p2pl/joint-key/1"
     ERASE_ORDER = b"p2pl/erase-order/1"
+    GUARDIAN = b"p2pl/guardian/1"
+    GUARDIAN_APPROVAL = b"p2pl/guardian-approval/1"
+    OFFLINE_OPENING = b"p2pl/offline-opening/1"
+    EMERGENCY_CAPSULE = b"p2pl/emergency-capsule/1"
 
     __hash__ = object.__hash__  # members are one of a kind; the default hashes their names, and slowly
 

@@ -90,18 +90,24 @@ class Code(IntEnum):
     E_CAPACITY = 53
     E_UNENFORCEABLE = 54
     E_DECEASED = 55
+    E_OFFLINE_UNANCHORED = 58
     # Records
     E_FHIR_INVALID = 60
     E_COMMIT_MISMATCH = 61
     E_ERASED = 62
     E_FROZEN = 63
-    E_UNAVAILABLE = 67
     # Keys that open through shares
     E_DEAL = 85
     E_STALE = 86
     E_KEY_EPOCH = 87
     E_CAPSULE = 88
     E_NO_SHARE = 89
+    # Guardians and recovery
+    E_THRESHOLD = 96
+    E_TIMELOCK = 97
+    E_GUARDIANS = 98
+    E_APPROVAL = 99
+    E_VETO = 100
     # Erasure
     E_HOLDER = 101
     E_BASIS = 102

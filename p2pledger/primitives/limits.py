@@ -86,6 +86,15 @@ REFUSALS_MAX_DEFAULT = 200
 """A person mistypes, a program in a loop does not: two hundred refusals an hour are the program."""
 ERASE_DECISION_MS_DEFAULT = 30 * 24 * 3600 * 1000
 """A month to answer (GDPR Art. 12(3))."""
+GUARDIANS_MAX = 16
+"""Each approval costs every node a verification; nobody has more people to trust with this."""
+RECOVERY_DELAY_MIN_MS_DEFAULT = 24 * 3600 * 1000
+RECOVERY_DELAY_MS_MAX = 90 * 24 * 3600 * 1000
+"""Who waits longer for its own key has lost it."""
+RECOVERY_LONG_MS_DEFAULT = 14 * 24 * 3600 * 1000
+"""Beyond veto: long enough to be heard of by whoever is away."""
+FREEZE_MAX_MS_DEFAULT = 30 * 24 * 3600 * 1000
+"""Two vetoed recoveries and one beyond veto fit into it."""
 SPAN_MS_MAX = 366 * 24 * 3600 * 1000
 """Longer spans in the parameters are mistakes of unit."""
 

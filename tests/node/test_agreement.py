@@ -5,7 +5,8 @@ from itertools import pairwise
 import pytest
 import trio
 
-from p2pledger.client.ledger import Patience, open_ledger
+from p2pledger.client.ledger import open_ledger
+from p2pledger.client.patience import Patience
 from p2pledger.consensus.anchor import check_receipt
 from p2pledger.primitives.errors import Code, Unavailable
 from tests.node.health import agree, height, hospital, load, reaches, receipt_at

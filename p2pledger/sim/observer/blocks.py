@@ -74,7 +74,7 @@ def read_founding(data: bytes) -> Founding:
         if not holds(sized(card[3]), chain, sized(signature, 64)):
             raise Unreadable(f"the genesis is not signed by {card[1]}")
     seats = tuple(sorted((Seat(card[5], card[6], card[0]) for card in cards), key=lambda seat: seat.key))
-    window, _, timeout_cap_ms, _, _, _, checkpoint_interval, *_ = array(parameters, 15)
+    window, _, timeout_cap_ms, _, _, _, checkpoint_interval, *_ = array(parameters, 18)
     validators_hash = sha256(pack([[seat.key, seat.node, seat.organisation] for seat in seats])).digest()
     parameters_hash = sha256(pack(parameters)).digest()
     rest = (created_ms, validators_hash, None, parameters_hash, (), NOTHING, 0, (), ())

@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 import trio
 
 from p2pledger.chain.transaction import parse
-from p2pledger.client.ledger import LedgerClient, Patience, open_ledger
+from p2pledger.client.ledger import LedgerClient, open_ledger
 from p2pledger.client.links import Node
+from p2pledger.client.patience import Patience
 from p2pledger.health.operations import CredentialIssue, CredentialRevoke, IdentityRegister
 from p2pledger.health.vocabulary import Role
 from p2pledger.primitives.codec import Record

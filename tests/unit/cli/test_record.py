@@ -8,6 +8,7 @@ import pytest
 from p2pledger.cli.wallet import PATIENT_CARD
 from tests.unit.cli.town import NAMES, Town, run, said
 
+INGEST = ("record", "ingest", "--without-release")
 BUNDLES = files("p2pledger.samples") / "bundles"
 BUNDLE = next(path for path in BUNDLES.iterdir() if path.name.startswith("Fidel_Bins"))
 BULK = files("p2pledger.samples") / "bulk10"
@@ -16,7 +17,7 @@ BULK = files("p2pledger.samples") / "bulk10"
 @pytest.fixture(scope="module")
 def batch(town: Town, patient):
     """Fidel's chart, committed to by the first hospital."""
-    taken = run("record", "ingest", BUNDLE, "--patient", patient, *town.as_organisation(), "--output", "json")
+    taken = run(*INGEST, BUNDLE, "--patient", patient, *town.as_organisation(), "--output", "json")
     (row,) = json.loads(taken.stdout)
     assert row["pid"] == patient
     return row
@@ -70,14 +71,14 @@ def test_a_changed_object_is_noticed(town, batch):
 
 def test_taking_the_same_file_in_twice_is_refused(town, batch, patient):
     """E_DUP, status 4: the chain has it."""
-    ingest = ("record", "ingest", BUNDLE, "--patient", patient, *town.as_organisation())
+    ingest = (*INGEST, BUNDLE, "--patient", patient, *town.as_organisation())
     assert "E_DUP" in said(run(*ingest, expect=4))
 
 
 def test_a_batch_that_was_kept_but_not_committed_is_committed_now(town):
     """F-35: a crash between the two is repaired by doing it again."""
     pid = town.enrol("crash.wallet", "patient")
-    ingest = ("record", "ingest", BUNDLE, "--patient", pid)
+    ingest = (*INGEST, BUNDLE, "--patient", pid)
     home = ("--home", str(town.home()))
     submit, failing = town.chain.run, {"on": True}
 
@@ -97,9 +98,9 @@ def test_a_batch_that_was_kept_but_not_committed_is_committed_now(town):
 def test_the_patient_is_who_the_chain_says(town, patient):
     """Another box key than the registered one, or no patient at all, is refused before anything is kept."""
     organisation = town.as_organisation()
-    wrong = said(run("record", "ingest", BUNDLE, "--patient", f"{patient}:{'00' * 32}", *organisation, expect=2))
+    wrong = said(run(*INGEST, BUNDLE, "--patient", f"{patient}:{'00' * 32}", *organisation, expect=2))
     assert "box key" in wrong
-    run("record", "ingest", BUNDLE, "--patient", "00" * 16, *organisation, expect=6)
+    run(*INGEST, BUNDLE, "--patient", "00" * 16, *organisation, expect=6)
 
 
 def test_the_patients_card_is_enough(town):
@@ -107,9 +108,9 @@ def test_the_patients_card_is_enough(town):
     town.enrol("carded.wallet", "patient")
     card = town.file("carded.json", run("wallet", "card", *town.as_person("carded.wallet")).stdout)
     assert json.loads(card.read_text())["format"] == PATIENT_CARD
-    run("record", "ingest", BUNDLE, "--patient", card, *town.as_organisation())
+    run(*INGEST, BUNDLE, "--patient", card, *town.as_organisation())
     broken = town.file("broken.json", card.read_text().replace(PATIENT_CARD, "x"))
-    run("record", "ingest", BUNDLE, "--patient", broken, *town.as_organisation(), expect=78)
+    run(*INGEST, BUNDLE, "--patient", broken, *town.as_organisation(), expect=78)
 
 
 def test_bulk_files_of_several_patients_need_to_know_who_is_who(town):
@@ -119,28 +120,24 @@ def test_bulk_files_of_several_patients_need_to_know_who_is_who(town):
     given = [f"{line['id']}={pid}" for line, pid in zip(lines, wallets, strict=True)]
     named = ("--patient", given[0], "--patient", given[1])
     sources = (BULK / "Patient.000.ndjson", BULK / "Condition.000.ndjson")
-    taken = run("record", "ingest", *sources, *named, *town.as_organisation(), "--output", "json")
+    taken = run(*INGEST, *sources, *named, *town.as_organisation(), "--output", "json")
     assert {row["pid"] for row in json.loads(taken.stdout)} == set(wallets)
-    assert "FHIR-ID=PID" in said(
-        run("record", "ingest", *sources, "--patient", wallets[0], *town.as_organisation(), expect=2)
-    )
+    assert "FHIR-ID=PID" in said(run(*INGEST, *sources, "--patient", wallets[0], *town.as_organisation(), expect=2))
     twice = ("--patient", wallets[0], "--patient", wallets[1])
-    run("record", "ingest", *sources, *twice, *town.as_organisation(), expect=2)
-    run("record", "ingest", BUNDLE, *sources, "--patient", wallets[0], *town.as_organisation(), expect=2)
+    run(*INGEST, *sources, *twice, *town.as_organisation(), expect=2)
+    run(*INGEST, BUNDLE, *sources, "--patient", wallets[0], *town.as_organisation(), expect=2)
 
 
 def test_a_file_with_anything_wrong_leaves_nothing_behind(town, patient):
     """E_FHIR_INVALID, status 4; an absent file, 2."""
     before = sorted((town.home() / "vault").rglob("*"))
     bad = town.file("bad.json", b'{"resourceType": "Bundle", "entry": [{}]}')
-    assert "E_FHIR_INVALID" in said(
-        run("record", "ingest", bad, "--patient", patient, *town.as_organisation(), expect=4)
-    )
-    run("record", "ingest", town.file("no.json"), "--patient", patient, *town.as_organisation(), expect=2)
+    assert "E_FHIR_INVALID" in said(run(*INGEST, bad, "--patient", patient, *town.as_organisation(), expect=4))
+    run(*INGEST, town.file("no.json"), "--patient", patient, *town.as_organisation(), expect=2)
     assert sorted((town.home() / "vault").rglob("*")) == before
 
 
 def test_only_the_custodian_commits(town, patient):
     """Another hospital is refused by the chain."""
     other = town.as_organisation(NAMES[1])
-    assert "E_ROLE" in said(run("record", "ingest", BUNDLE, "--patient", patient, *other, expect=4))
+    assert "E_ROLE" in said(run(*INGEST, BUNDLE, "--patient", patient, *other, expect=4))

@@ -7,15 +7,15 @@ import trio
 from msgspec.structs import replace
 
 from p2pledger.chain.transaction import check_signatures, parse
-from p2pledger.client.ledger import LedgerClient, Patience, open_ledger
+from p2pledger.client.ledger import LedgerClient, open_ledger
 from p2pledger.client.links import Node
+from p2pledger.client.patience import Patience
 from p2pledger.execution import keys as ledger_keys
 from p2pledger.execution.windows import EMPTY, Window
-from p2pledger.health import integrity, queries
+from p2pledger.health import queries
 from p2pledger.network.api import (
     Accepted,
     AccountReply,
-    AlertsReply,
     AwaitReceipt,
     BlockReply,
     ConsentsReply,
@@ -24,7 +24,6 @@ from p2pledger.network.api import (
     Failure,
     FeedReply,
     GetAccount,
-    GetAlerts,
     GetBlock,
     GetConsents,
     GetErasures,
@@ -116,9 +115,10 @@ class HonestNode:
             case GetConsents():
                 return ConsentsReply(request.id, queries.consents_of(request.pid, chain.state))
             case GetErasures():
+                is_own = request.pid is not None and queries.may_see_patient(session.account, request.pid, chain.state)
+                if not is_own and not queries.may_see_all(session.account, chain.state):
+                    raise Rejected(Code.E_ROLE, "not your records")
                 return ErasuresReply(request.id, queries.erasures(request.pid, chain.state))
-            case GetAlerts():
-                return AlertsReply(request.id, integrity.alerts_of(request.pid, chain.state))
             case GetReviews():
                 return ReviewsReply(request.id, queries.pending_reviews(chain.state))
             case GetState():

@@ -24,7 +24,7 @@ from p2pledger.client.erasure import (
     parts_of,
     sign_order,
 )
-from p2pledger.client.ingest import Origin, Prepared, prepare_bundle
+from p2pledger.client.ingest import Origin, Prepared, batch_operation, prepare_bundle
 from p2pledger.client.records import Custodian, Patient, open_manifest
 from p2pledger.client.sealing import BoxKey
 from p2pledger.client.vault import Vault
@@ -166,6 +166,9 @@ def test_a_whole_batch(case: Case) -> None:
         again = prepare_bundle(bundle("Fidel_Bins"), ORIGIN, WHO)
         case.house.vault.put_batch(case.batch_id, again.sealed_manifest, again.objects)
     assert refused.value.code is Code.E_DUP
+    with pytest.raises(Rejected) as refused:
+        batch_operation(manifest)
+    assert refused.value.code is Code.E_ERASED
 
 
 def test_what_a_crash_left_behind_goes_too(case: Case) -> None:

@@ -1,5 +1,6 @@
 """F-35, F-36, F-29: a bundle becomes sealed records and one RecordBatch; a changed byte is found; nothing leaks."""
 
+import dataclasses
 import json
 import os
 import stat
@@ -9,15 +10,18 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from p2pledger.client.ingest import Origin, Prepared, batch_operation, prepare_bundle, prepare_ndjson
+from p2pledger.client.ingest import Capsules, Origin, Prepared, batch_operation, prepare_bundle, prepare_ndjson
 from p2pledger.client.records import Custodian, Patient, open_manifest, open_record
 from p2pledger.client.sealing import BoxKey
 from p2pledger.client.vault import Vault
 from p2pledger.fhir.spans import extract_bundle
 from p2pledger.health.commitments import RecordRef, check_record, record_root
+from p2pledger.health.release import label_of
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import sha256
-from p2pledger.primitives.errors import Code, ConfigError, InvalidInput, Rejected
+from p2pledger.primitives.errors import Code, ConfigError, InvalidInput, ProofError, Rejected
+from p2pledger.primitives.ids import ChainId
+from tests.unit.client.joint import shared_key
 from tests.unit.execution.ledger import id16
 from tests.unit.fhir.samples import BULK_KINDS, PATIENTS, bundle, ndjson
 from tests.unit.health.world import BERG, PID, World
@@ -307,3 +311,64 @@ def test_another_author_is_named_in_every_leaf() -> None:
     assert made.operation.author_org == id16("Tal")
     assert {leaf.author_org for leaf in made.manifest.leaves()} == {id16("Tal")}
     assert record_root(replace(made.manifest, author_org=id16("Berg")).leaves()) != made.operation.root
+
+
+# Capsules
+
+
+KEY, _ = shared_key(4)
+CAPSULES = Capsules(KEY.key, ChainId(b"c" * 32))
+
+
+def test_with_a_joint_key_each_record_has_a_capsule_of_its_own_content_key() -> None:
+    """F-09: what t validators open is the key of this record and of no other; custodian and patient still open all."""
+    prepared = prepare_bundle(bundle("Fidel_Bins"), dataclasses.replace(ORIGIN, capsules=CAPSULES), PATIENT)
+    manifest = prepared.manifest
+    assert manifest.key_epoch == KEY.key.key_epoch
+    assert record_root(manifest.leaves()) == prepared.operation.root
+    for entry, leaf in zip(manifest.entries, manifest.leaves(), strict=True):
+        assert entry.capsule == leaf.capsule is not None
+        capsule = prepared.objects[entry.capsule]
+        label = label_of(manifest.ref(entry.index), manifest.pid, manifest.custodian, CAPSULES.chain, 1)
+        KEY.check(capsule, label)
+        with pytest.raises(ProofError):
+            KEY.check(capsule, replace(label, index=label.index + 1))
+    assert len(prepared.objects) == 2 * len(manifest.entries)
+    assert open_record(prepared.objects[manifest.entries[0].object], manifest.ref(0), manifest, PATIENT_BOX)
+
+
+def test_the_vault_gives_what_a_reader_needs_of_a_record(tmp_path: Path) -> None:
+    prepared = prepare_bundle(bundle("Fidel_Bins"), dataclasses.replace(ORIGIN, capsules=CAPSULES), PATIENT)
+    vault = Vault(tmp_path / "vault", CUSTODIAN.box)
+    vault.put_batch(prepared.operation.batch_id, prepared.sealed_manifest, prepared.objects)
+    sealed = vault.sealed_record(prepared.manifest.ref(3))
+    leaf = check_record(sealed.proof, prepared.operation.root)
+    assert (leaf.capsule, leaf.ciphertext) == (sha256(sealed.capsule), sha256(sealed.object))
+    assert sealed.key_epoch == 1
+    with pytest.raises(Rejected, match="has 182 records"):
+        vault.sealed_record(prepared.manifest.ref(182))
+
+
+def test_without_a_joint_key_no_reader_is_given_anything(tmp_path: Path, prepared: Prepared) -> None:
+    vault = Vault(tmp_path / "vault", CUSTODIAN.box)
+    vault.put_batch(prepared.operation.batch_id, prepared.sealed_manifest, prepared.objects)
+    with pytest.raises(Rejected, match="E_CAPSULE"):
+        vault.sealed_record(prepared.manifest.ref(0))
+
+
+def test_a_leaf_says_what_a_request_is_compared_with(prepared: Prepared) -> None:
+    """F-05: class, sensitive labels, authors and encounter, as the handles that consents name them by."""
+    manifest, custodian = prepared.manifest, CUSTODIAN
+    for entry, leaf in zip(manifest.entries, manifest.leaves(), strict=True):
+
+        def handle(kind: str, name: str) -> bytes:
+            return custodian.handle(manifest.pid, kind, name)
+
+        assert leaf.resource_class == handle("class", entry.resource_class)
+        assert set(leaf.labels) == {handle("label", label) for label in entry.labels if label != "N"}
+        authors = {handle("author", author) for author in entry.authors} or {manifest.author_org}
+        assert set(leaf.authors) == authors
+        visit = entry.encounter and handle("encounter", f"Encounter/{entry.encounter}")
+        assert leaf.encounter == visit
+    assert any(entry.authors for entry in manifest.entries)
+    assert any(entry.encounter for entry in manifest.entries)

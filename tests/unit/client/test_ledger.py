@@ -6,8 +6,9 @@ from msgspec.structs import replace
 
 from p2pledger.chain.transaction import parse
 from p2pledger.client.export import verify_export
-from p2pledger.client.ledger import LedgerClient, Patience, open_ledger
+from p2pledger.client.ledger import LedgerClient, open_ledger
 from p2pledger.client.links import Links, Node
+from p2pledger.client.patience import Patience
 from p2pledger.client.signing import Draft
 from p2pledger.health import keys
 from p2pledger.health.events import AccessDecided, decode_event

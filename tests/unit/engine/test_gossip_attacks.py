@@ -236,7 +236,7 @@ def test_two_transactions_with_one_nonce_do_not_wait_together(without: Without) 
         (Check(Admission.precheck, "if body.expires_ms < now.wall_ms"), {"expires_ms": 1}, Code.E_TX_EXPIRED),
         (Check(Admission.precheck, "if body.expires_ms > latest"), {"expires_ms": 2**50}, Code.E_TX_EXPIRED),
         (
-            Check(Admission.precheck, "if not self._application.opens_account("),
+            Check(Admission._check_stranger, "if not is_let_in"),
             {"sender": seeded_key("stranger")},
             Code.E_UNKNOWN_SENDER,
         ),

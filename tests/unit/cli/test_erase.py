@@ -1,0 +1,120 @@
+"""erase and backup: who says what to whom, and what is refused before anything is destroyed (F-26, F-27)."""
+
+import json
+from importlib.resources import files
+
+import pytest
+
+from tests.unit.cli.town import NAMES, Town, run, said
+
+BUNDLES = files("p2pledger.samples") / "bundles"
+BUNDLE = next(path for path in BUNDLES.iterdir() if path.name.startswith("Fidel_Bins"))
+
+
+@pytest.fixture(scope="module")
+def batch(town: Town, patient: str) -> str:
+    taken = run("record", "ingest", BUNDLE, "--patient", patient, *town.as_organisation(), "--output", "json")
+    (row,) = json.loads(taken.stdout)
+    return str(row["batch"])
+
+
+def shown(*arguments: object):
+    return json.loads(run(*arguments, "--output", "json").stdout)
+
+
+def asked(town: Town, name: str, *records: str) -> str:
+    """The patient's request; its id."""
+    wanted = [word for record in records for word in ("--record", record)]
+    letter = town.file(f"{name}.letter")
+    receipt = shown("erase", "request", *wanted, "--letter", letter, *town.as_person("patient.wallet"))
+    return str(receipt["events"][0]["erase_id"])
+
+
+def status(town: Town, erasure: str) -> dict[str, object]:
+    rows = shown("erase", "status", *town.as_person("patient.wallet"))
+    return next(row for row in rows if row["erasure"] == erasure)
+
+
+def test_from_the_patients_request_to_the_certificate(town: Town, batch: str) -> None:
+    """F-26: the patient's view at each step, in plain words."""
+    erasure = asked(town, "wanted", f"{batch}/3-4")
+    assert str(status(town, erasure)["now"]).startswith("waits for an answer, due by ")
+    run("erase", "decide", erasure, "--letter", town.file("wanted.letter"), *town.as_organisation())
+    now = str(status(town, erasure)["now"])
+    assert now == f"released to nobody any more; 0 of 1 holders have deleted it, missing: {NAMES[0]}"
+    run("erase", "certify", erasure, *town.as_organisation(), expect=6)
+    report = shown("erase", "run", erasure, *town.as_organisation())
+    assert report["deleted"] == 2
+    assert shown("erase", "run", erasure, *town.as_organisation()) == report
+    run("erase", "certify", erasure, *town.as_organisation())
+    assert status(town, erasure)["now"] == "erased, as all 1 holders certify"
+    gone = run("record", "open", f"{batch}/3", *town.as_organisation(), expect=4)
+    assert "E_ERASED" in said(gone)
+    run("record", "open", f"{batch}/5", *town.as_organisation())
+    (row,) = [row for row in shown("record", "list", *town.as_organisation()) if row["batch"] == batch]
+    assert (row["records"], row["erased"]) == (180, 2)
+    told = shown("watch", "--from", "1:0", "--kinds", "erasure", "--count", 1, *town.as_person("patient.wallet"))
+    assert str(told["says"]).startswith("the patient asked to erase 2 records; an answer by ")
+
+
+def test_a_refusal_names_its_basis_to_the_patient(town: Town, batch: str) -> None:
+    """F-27."""
+    erasure = asked(town, "refused", f"{batch}/6")
+    run("erase", "decide", erasure, "--refuse", *town.as_organisation(), expect=2)
+    run("erase", "decide", erasure, "--refuse", "--basis", "art17-3-e", *town.as_organisation())
+    assert status(town, erasure)["now"] == "refused: legal claims depend on it (GDPR Art. 17(3)(e))"
+    run("erase", "run", erasure, *town.as_organisation(), expect=2)
+    answers = [row["answer"] for row in shown("wallet", "log", *town.as_person("patient.wallet"))]
+    assert "refused: legal claims depend on it (GDPR Art. 17(3)(e))" in answers
+
+
+def test_part_of_it_stays(town: Town, batch: str) -> None:
+    """F-27: the custodian keeps one of two records."""
+    erasure = asked(town, "partly", f"{batch}/8", f"{batch}/9")
+    decide = ["erase", "decide", erasure, "--letter", town.file("partly.letter"), "--keep"]
+    run(*decide, f"{batch}/9", *town.as_organisation(), expect=2)
+    run(*decide, f"{batch}/10", "--basis", "legal-hold", *town.as_organisation(), expect=2)
+    run(*decide, f"{batch}/9", "--basis", "legal-hold", *town.as_organisation())
+    assert str(status(town, erasure)["now"]).endswith(
+        "; the others stay: a court or an authority has ordered that it be kept"
+    )
+    run("erase", "run", erasure, *town.as_organisation())
+    run("erase", "certify", erasure, *town.as_organisation())
+    run("record", "open", f"{batch}/8", *town.as_organisation(), expect=4)
+    run("record", "open", f"{batch}/9", *town.as_organisation())
+
+
+def test_what_is_refused_before_anything_is_destroyed(town: Town, batch: str, patient: str) -> None:
+    """A stranger's letter, a letter of another request, another house, records in no order, nobody's request."""
+    erasure, other = asked(town, "one", f"{batch}/20"), asked(town, "two", f"{batch}/21")
+    letter = town.file("one.letter")
+    run("erase", "decide", other, "--letter", letter, *town.as_organisation(), expect=2)
+    run("erase", "decide", erasure, *town.as_organisation(), expect=2)
+    run("erase", "decide", erasure, "--letter", letter, *town.as_organisation(NAMES[1]), expect=2)
+    run("erase", "decide", "00" * 16, "--letter", letter, *town.as_organisation(), expect=6)
+    run("erase", "run", erasure, *town.as_organisation(), expect=75)
+    for wrong in (f"{batch}/7-3", "the first one", batch):
+        wanted = ["--record", wrong, "--letter", town.file("three.letter")]
+        run("erase", "request", *wanted, *town.as_person("patient.wallet"), expect=2)
+    wanted = ["--record", batch, "--letter", town.file("four.letter")]
+    run("erase", "request", *wanted, *town.as_organisation(), expect=2)
+    receipt = shown("erase", "request", *wanted, "--pid", patient, *town.as_organisation())
+    assert (receipt["events"][0]["asker"], receipt["events"][0]["n_records"]) == ("custodian", 182)
+    run("erase", "status", "--pid", patient, *town.as_person("patient.wallet", NAMES[1]), expect=4)
+
+
+def test_backups_are_made_listed_checked_and_restored(town: Town, batch: str) -> None:
+    """Status 5 for one that was changed, 6 without its key."""
+    house = town.as_organisation()
+    made = shown("backup", "make", "--to", town.file("tapes"), *house)
+    assert [row["set"] for row in shown("backup", "list", *house)] == [made["set"]]
+    assert shown("backup", "check", made["set"], *house)["whole"]
+    vault = town.home() / "vault"
+    vault.rename(town.file("lost vault"))
+    run("record", "open", f"{batch}/5", *house, expect=6)
+    run("backup", "restore", made["set"], *house)
+    run("record", "open", f"{batch}/5", *house)
+    run("backup", "check", "00" * 16, *house, expect=6)
+    path = next(town.file("tapes").iterdir())
+    path.write_bytes(path.read_bytes()[:-1])
+    run("backup", "check", made["set"], *house, expect=5)
