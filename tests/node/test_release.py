@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -36,11 +37,11 @@ async def refresh(cluster: Cluster, terminal: Terminal, at: str) -> None:
 
 
 async def test_validators_make_a_key_and_release_to_a_reader(
-    consortium: Callable[..., Cluster], tmp_path: pytest.TempPathFactory
+    consortium: Callable[..., Cluster], tmp_path: Path
 ) -> None:
     """Each one's share is its own; three of four open; a revocation ends it; the audit finds every release (I-9)."""
     cluster = await sealed_to(consortium)
-    terminal = Terminal(cluster, tmp_path)  # type: ignore[arg-type]
+    terminal = Terminal(cluster, tmp_path)
     homes = {name: ["--home", cluster.member(name).home] for name in cluster.names}
     status = await terminal.types("sharing", "status", *homes[cluster.names[0]])
     assert (status["key_epoch"], status["share_epoch"], status["this_home_holds_a_share"]) == (1, 0, True)
@@ -65,11 +66,11 @@ async def test_validators_make_a_key_and_release_to_a_reader(
 
 
 async def test_a_ceremony_survives_a_kill_at_each_of_its_steps(
-    consortium: Callable[..., Cluster], tmp_path: pytest.TempPathFactory
+    consortium: Callable[..., Cluster], tmp_path: Path
 ) -> None:
     """New shares again and again, one validator killed at another point each time: it always ends with its share."""
     cluster = await sealed_to(consortium)
-    terminal, victim = Terminal(cluster, tmp_path), cluster.names[1]  # type: ignore[arg-type]
+    terminal, victim = Terminal(cluster, tmp_path), cluster.names[1]
     chart = await chart_of(cluster)
     for share_epoch, point in enumerate(CEREMONY, start=1):
         cluster.kill(victim)
@@ -116,15 +117,15 @@ async def hears_all(chart: Chart) -> None:
 
 
 async def test_old_shares_are_gone_and_open_nothing_with_new_ones(
-    consortium: Callable[..., Cluster], tmp_path: pytest.TempPathFactory
+    consortium: Callable[..., Cluster], tmp_path: Path
 ) -> None:
     """I-10, and a validator that was killed after it had joined gets its share when it is back."""
     cluster = await sealed_to(consortium)
-    terminal, late = Terminal(cluster, tmp_path), cluster.names[3]  # type: ignore[arg-type]
+    terminal, late = Terminal(cluster, tmp_path), cluster.names[3]
     chart = await chart_of(cluster)
     old, old_key = (await chart.hear()).replies, chart.active
     cluster.kill(late)
-    backup = tmp_path / "backup"  # type: ignore[operator]
+    backup = tmp_path / "backup"
     shutil.copytree(cluster.member(late).layout.shares, backup)
     start_dying(cluster, late, "after LtsDeal")
     await cluster.wait_ready(late)
@@ -158,3 +159,35 @@ async def test_old_shares_are_gone_and_open_nothing_with_new_ones(
     heard = await chart.hear([late])
     assert codes(heard.failures) == [Code.E_NO_SHARE], "a restored old share is of no use"
     assert await gauge(cluster, late, "sharing_holds_share") == 0
+
+
+async def test_a_home_restored_from_before_a_refresh_releases_nothing_old(
+    consortium: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    """I-10: the whole home is of yesterday, keys, journal, floor and share; asked from its first moment on."""
+    cluster = await sealed_to(consortium)
+    terminal, restored = Terminal(cluster, tmp_path), cluster.names[3]
+    home = cluster.member(restored).home
+    await cluster.stop(restored)
+    shutil.copytree(home, tmp_path / "yesterday")
+    await cluster.start(restored)
+    await cluster.wait_ready(restored)
+    chart = await chart_of(cluster)
+    await refresh(cluster, terminal, cluster.names[0])
+    await sharing_comes(cluster, cluster.names, 1)
+    await cluster.stop(restored)
+    shutil.rmtree(home)
+    shutil.copytree(tmp_path / "yesterday", home)
+    assert secret_files(cluster, restored) == ["share-1-0-0"]
+    await cluster.start(restored)
+    said: list[object] = []
+
+    async def knows() -> bool:
+        heard = await chart.hear([restored], 0)
+        said.extend([*(reply.share_epoch for reply in heard.replies), *codes(heard.failures)])
+        return secret_files(cluster, restored) == []
+
+    await until(knows, "the old share erased")
+    said += codes((await chart.hear([restored], 0)).failures)
+    assert set(said) <= {Code.E_STALE, Code.E_NOT_FOUND, Code.E_NO_SHARE}
+    assert said[-1] == Code.E_NO_SHARE
