@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from p2pledger.health.guardian_state import Guardianship, Recovery
+from p2pledger.health.guardian_state import Guardianship, Recovery, decode_recovery
 from p2pledger.network.api import GuardiansReply
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode
@@ -19,5 +19,5 @@ class Guarding:
 
 def read_guarding(reply: GuardiansReply) -> Guarding:
     """What a reply says; raises InvalidInput."""
-    recovery = None if reply.recovery is None else decode(Recovery, reply.recovery, limits.STATE_VALUE_BYTES_MAX)
+    recovery = None if reply.recovery is None else decode_recovery(reply.recovery)
     return Guarding(decode(Guardianship, reply.guardianship, limits.STATE_VALUE_BYTES_MAX), recovery)

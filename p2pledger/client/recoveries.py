@@ -7,26 +7,12 @@ from p2pledger.client import guardians
 from p2pledger.client.guardians import Acceptance, GuardedPlace, Named
 from p2pledger.client.guarding import Guarding
 from p2pledger.client.identities import Known, OpenAs
+from p2pledger.client.joint_keys import newest, of_epoch
 from p2pledger.client.keyring import Wallet
 from p2pledger.client.ledger import LedgerClient
 from p2pledger.client.shares import Heard
-from p2pledger.health import keys
-from p2pledger.health.joint_key import ActiveKey
-from p2pledger.primitives import limits
-from p2pledger.primitives.codec import decode
 from p2pledger.primitives.errors import Code, Rejected, Unavailable
 from p2pledger.threshold.key_release import TooFewShares
-
-
-async def active_key(ledger: LedgerClient, key_epoch: int | None = None) -> ActiveKey | None:
-    """A joint key of the validators, proven at the last checkpoint; the newest where none is named."""
-    if key_epoch is None:
-        _, newest = await ledger.state(keys.NEWEST_KEY)
-        if newest is None:
-            return None
-        key_epoch = decode(int, newest, 9)
-    _, data = await ledger.state(keys.joint_key(key_epoch))
-    return None if data is None else decode(ActiveKey, data, limits.STATE_VALUE_BYTES_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +36,7 @@ async def name_everywhere(
         escrow = None
         async with open_as(one.persona.signing) as ledger:
             if terms.has_escrow:
-                active = await active_key(ledger)
+                _, _, active = await newest(ledger)
                 if active is None:
                     raise Unavailable(
                         "no joint key of the validators is proven yet, so no box keys can be kept; try again after the "
@@ -98,7 +84,7 @@ async def open_place(ledger: LedgerClient, place: GuardedPlace, wallet: Wallet) 
     """
     request = guardians.open_request(place, wallet)
     assert place.escrow is not None, "there was something to ask for"
-    active = await active_key(ledger, place.escrow.key_epoch)
+    active = await of_epoch(ledger, place.escrow.key_epoch)
     if active is None:
         raise Unavailable(f"joint key {place.escrow.key_epoch} is not proven yet; try again after the next checkpoint")
     failure: Exception | None = None

@@ -78,7 +78,12 @@ def guardianship_of(pid: bytes, state: StateView) -> Guardianship | None:
 def recovery_of(identifier: bytes, state: StateView) -> Recovery | None:
     """A recovery by its id."""
     data = state.get(keys.recovery(identifier))
-    return None if data is None else decode(Recovery, data, limits.STATE_VALUE_BYTES_MAX)
+    return None if data is None else decode_recovery(data)
+
+
+def decode_recovery(data: bytes) -> Recovery:
+    """A recovery from its state value; raises InvalidInput."""
+    return decode(Recovery, data, limits.STATE_VALUE_BYTES_MAX)
 
 
 def is_frozen(pid: bytes, time_ms: int, state: StateView) -> bool:

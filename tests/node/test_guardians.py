@@ -7,8 +7,13 @@ from typing import Any
 import pytest
 import trio
 
+from p2pledger.client.keyring import Wallet
+from p2pledger.client.vault import Vault
 from p2pledger.demo.cluster import Cluster
+from p2pledger.primitives.errors import Rejected
 from tests.node.health import PATIENCE_S
+from tests.node.readers import active_key, sharing_comes
+from tests.node.test_privacy import SAMPLES
 from tests.node.test_wallet import Terminal
 
 pytestmark = pytest.mark.process
@@ -118,6 +123,42 @@ async def test_guardians_recover_a_lost_wallet_and_a_veto_stops_them(family: Fam
         rows = await family.types("wallet", "who", *family.owner("newer"))
         assert {row["id"] for row in rows} == set(pids.values())
         await family.types(*consent, family.folder / "consent.card", *family.owner("newer"))
+
+
+async def test_old_records_open_with_the_recovered_wallet(family: Family) -> None:
+    """F-23: what was sealed to the lost wallet opens with the shares of three validators, while the fourth is down."""
+    cluster, folder = family.cluster, family.folder
+    first = cluster.names[0]
+    home = ["--home", cluster.member(first).home, *family.network]
+    with trio.fail_after(8 * PATIENCE_S):
+        await family.wallets("patient", "new", *PEOPLE)
+        pid = await family.registers(folder / "patient", first)
+        bundle = next(path for path in (SAMPLES / "bundles").iterdir() if path.name.startswith("Fidel_Bins"))
+        (batch,) = await family.types("record", "ingest", bundle, "--patient", pid, *home)
+        await sharing_comes(cluster, cluster.names)
+        await active_key(cluster, cluster.wallet(first))
+        await family.agree("2s")
+
+        request = folder / "request"
+        await family.types("recovery", "request", family.card("aunt"), *family.owner("new"), "--to", request)
+        approvals = await family.approved(request, "brother", "cousin")
+        await family.types("recovery", "start", request, *approvals, *family.owner("new"))
+        await family.types("recovery", "open", family.card("copy"), *family.owner("new"), expect=4)
+        await family.finalizes("new")
+        await cluster.stop(cluster.names[3])
+        (opened,) = await family.types("recovery", "open", family.card("copy"), *family.owner("new"))
+        assert (opened["box keys"], opened["wrong shares of"]) == (1, [])
+        await family.types("recovery", "open", family.card("copy"), *family.owner("patient"), expect=6)
+
+    organisation = cluster.wallet(first).organisation
+    batch_id, new = bytes.fromhex(batch["batch"]), Wallet.load(folder / "new")
+    vault = cluster.member(first).home / "vault"
+    (old,) = new.former_boxes(organisation)
+    ref = Vault(vault, old).manifest(batch_id).ref(3)
+    custodian = cluster.wallet(first).custodian.box
+    assert Vault(vault, old).open_record(ref) == Vault(vault, custodian).open_record(ref)
+    with pytest.raises(Rejected):
+        Vault(vault, new.at(organisation).box).manifest(batch_id)
 
 
 def _tomorrow() -> str:
