@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from p2pledger.client.ledger import LedgerClient
     from p2pledger.client.verify import VerifiedLog
     from p2pledger.execution.evidence import Caught
+    from p2pledger.health.integrity import Alert
     from p2pledger.health.log import LogLine
     from p2pledger.network.api import LineReply
 
@@ -34,13 +35,19 @@ def audit() -> None:
 @click.option("--pid", type=Hex(16), help="Whose, for organisations. [default: the wallet's owner]")
 @with_connection
 def log(connection: Connection, pid: bytes | None) -> None:
-    """Show the access log, complete up to a checkpoint; what is newer is marked as not yet proven."""
+    """Show the access log, complete up to a checkpoint; what is newer is marked as not yet proven.
+
+    Integrity alerts about the records follow, as the node says: `watch --kinds integrity` tells them proven.
+    """
+    from p2pledger.client import words
+    from p2pledger.client.integrity import alerts_about
+
     asking, patient = connection.about(pid)
 
-    async def work(ledger: "LedgerClient") -> "VerifiedLog":
-        return await ledger.log(patient)
+    async def work(ledger: "LedgerClient") -> "tuple[VerifiedLog, list[Alert]]":
+        return await ledger.log(patient), await alerts_about(ledger, patient)
 
-    found = connection.ask(asking, work)
+    found, alerts = connection.ask(asking, work)
     rows = [_row(connection, line, proven=True) for line in found.lines]
     rows += [_row(connection, line, proven=False) for line in found.newer]
     connection.session.show_all(rows, _COLUMNS)
@@ -50,6 +57,8 @@ def log(connection: Connection, pid: bytes | None) -> None:
     )
     if found.newer:
         say(f"{len(found.newer)} newer lines follow them, as the node says; the next checkpoint proves them")
+    for alert in alerts:
+        say(words.alert(alert, connection.founding().genesis.cards))
 
 
 @audit.command("export")

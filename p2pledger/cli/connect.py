@@ -65,7 +65,7 @@ class Connection:
             return [_node(text, cards) for text in self.node_texts]
         if self.genesis_file is not None:
             raise InvalidInput(f"--genesis without --node: say where a node is, as --node {NODE_FORM}")
-        return [_own_node(self.home())]
+        return [own_node(self.home())]
 
     def home(self) -> "Home":
         """The member's home, everything in it checked; raises ConfigError."""
@@ -252,7 +252,7 @@ def _node(text: str, cards: "Sequence[Card]") -> "Node":
     return Node(address.host, address.port, card_named(cards, who).node)
 
 
-def _own_node(home: "Home") -> "Node":
+def own_node(home: "Home") -> "Node":
     """Where the home's node listens: what it wrote when it started, else what it is told to."""
     import json
 

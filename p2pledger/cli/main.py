@@ -60,6 +60,7 @@ NOUNS = {
     "tx": Noun("p2pledger.cli.tx:tx", "Submit transactions and follow their receipts."),
     "block": Noun("p2pledger.cli.block:block", "Show committed blocks."),
     "record": Noun("p2pledger.cli.record:record", "Seal, commit and open health records."),
+    "vault": Noun("p2pledger.cli.vault:vault", "Serve, copy, audit and mend the vault of sealed records."),
     "consent": Noun("p2pledger.cli.consent:consent", "Grant, revoke and list consents."),
     "access": Noun("p2pledger.cli.access:access", "Ask for access to records."),
     "audit": Noun("p2pledger.cli.audit:audit", "Who accessed what, for what purpose, and when."),

@@ -95,12 +95,16 @@ def ask(connection: Connection, colleague: str | None, target: Path | None, **as
 @click.option("--access", "access_id", type=Hex(16), help="Read by an access of 'record ask', or one that was kept.")
 @click.option("--keep", is_flag=True, help="Keep the key, to read again until the access ends.")
 @click.option("--to", "folder", type=FOLDER, help="A file for each record in this folder. [default: stdout]")
+@click.option(
+    "--vault", metavar="HOST:PORT=NAME", help="The custodian's vault service. [default: the home's own vault]"
+)
 @with_connection
 def get(
     connection: Connection,
     access_id: bytes | None,
     keep: bool,
     folder: Path | None,
+    vault: str | None,
     refs: tuple[str, ...],
     **asked: "Any",
 ) -> None:
@@ -110,7 +114,8 @@ def get(
     refused; 75: fewer validators than needed help, and who is missing.
     """
     from p2pledger.cli.record import progress_bar, ref_of
-    from p2pledger.client.reading import read_records
+    from p2pledger.client.integrity import alert
+    from p2pledger.client.reading import Changed, read_records
 
     reader, tickets = connection.persona(), _tickets(connection)
     if access_id is None:
@@ -121,11 +126,16 @@ def get(
     else:
         ticket = tickets.load(access_id)
         wanted = [ref_of(text) for text in refs] or None
-    source = source_of(connection, ticket)
+    source = source_of(connection, ticket, vault)
 
     async def work(ledger: "LedgerClient") -> "Reading":
-        with progress_bar("opening") as report:
-            return await read_records(ledger, source, ticket, wanted, report)
+        try:
+            with progress_bar("opening") as report:
+                return await read_records(ledger, source, ticket, wanted, report)
+        except Changed as error:  # F-36: whom it concerns hears of it, whatever the custodian says
+            await ledger.submit(alert(error.ref, error.expected, error.found, ticket.access_id))
+            say(f"an integrity alert about record {error.ref} is on the chain")
+            raise
 
     reading = connection.ask(reader.signing, work)
     _written(reading, folder)
@@ -179,15 +189,19 @@ def export(connection: Connection, store: Path, folder: Path) -> None:
     say(f"check it anywhere: python3 {folder / 'verify.py'} {connection.founding().chain.hex()}")
 
 
-def source_of(connection: Connection, ticket: "Ticket") -> "Source":
-    """Where the sealed records come from: the vault in the custodian's own home."""
+def source_of(connection: Connection, ticket: "Ticket", vault: str | None = None) -> "Source":
+    """Where the sealed records come from: the custodian's vault service, or the vault in the custodian's own home."""
     from p2pledger.cli.record import vault_of
+    from p2pledger.cli.vault import vault_address
     from p2pledger.client.reading import OwnVault
+    from p2pledger.client.vault_service import VaultSource
 
+    if vault is not None:
+        return VaultSource(vault_address(connection, vault), connection.signer(), connection.founding().chain)
     house = connection.organisation()
     if house.organisation != ticket.custodian:
         raise InvalidInput(
-            f"the home is of {house.organisation.hex()}, the records are kept by {ticket.custodian.hex()}"
+            f"the home is of {house.organisation.hex()}, the records are kept by {ticket.custodian.hex()}: say --vault"
         )
     return OwnVault(vault_of(connection, house))
 

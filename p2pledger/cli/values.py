@@ -16,18 +16,19 @@ ACTOR_KINDS = ("person", "organisation", "role", "group")
 
 
 class Hex(click.ParamType[bytes]):
-    """So many bytes as hexadecimal digits."""
+    """So many bytes as hexadecimal digits; with several lengths, any of them."""
 
     name = "hex"
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    def __init__(self, *lengths: int) -> None:
+        self.lengths = lengths
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
         if isinstance(value, bytes):
             return value
-        if not re.fullmatch(rf"[0-9a-fA-F]{{{2 * self.length}}}", value):
-            self.fail(f"{value!r} is not {2 * self.length} hexadecimal digits", param, ctx)
+        if not re.fullmatch(r"[0-9a-fA-F]*", value) or len(value) not in {2 * length for length in self.lengths}:
+            digits = " or ".join(str(2 * length) for length in self.lengths)
+            self.fail(f"{value!r} is not {digits} hexadecimal digits", param, ctx)
         return bytes.fromhex(value)
 
 

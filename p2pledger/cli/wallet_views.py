@@ -64,18 +64,21 @@ def consents(connection: Connection, cards: tuple[Path, ...]) -> None:
 def log(connection: Connection) -> None:
     """Say who looked, when, why and on which basis, at every custodian; proven to be all up to a checkpoint.
 
-    What the owner asked to have erased stands among it, with what became of that.
+    What the owner asked to have erased stands among it, with what became of that. Integrity alerts about the records
+    follow, as the node says: `watch --kinds integrity` tells them proven.
     """
     from p2pledger.cli.clock import now_ms
     from p2pledger.client import words
+    from p2pledger.client.integrity import alerts_about
 
     members = connection.founding().genesis.cards
     rows: list[dict[str, Any]] = []
 
     async def lines(ledger: "LedgerClient", one: "Known") -> Any:
-        return await ledger.log(one.persona.did), await _guarding(ledger, one)
+        about = await _guarding(ledger, one), await alerts_about(ledger, one.persona.did)
+        return await ledger.log(one.persona.did), *about
 
-    for one, (found, guarding) in _everywhere(connection, lines, "patient"):
+    for one, (found, guarding, alerts) in _everywhere(connection, lines, "patient"):
         at = _name(connection, one)
         for line, proven in [(line, True) for line in found.lines] + [(line, False) for line in found.newer]:
             says = words.log_line(line, members)
@@ -83,6 +86,8 @@ def log(connection: Connection) -> None:
         say(f"{at}: these are all {len(found.lines)} decisions up to height {found.height}, proven")
         for warning in _warnings(guarding):
             say(f"{at}: {warning}")
+        for alert in alerts:
+            say(f"{at}: {words.alert(alert, members)}")
     for one, erasures in _everywhere(connection, _erasures, "patient"):
         for erasure in erasures:
             says = words.erasure(erasure, members, now_ms())

@@ -16,12 +16,13 @@ if TYPE_CHECKING:
     from p2pledger.health.topics import Topic
     from p2pledger.network.api import Cursor
 
+KINDS = "access,consent,break-glass,recovery,erasure,integrity"
 _COLUMNS = ["next", "what", "about", "says", "proven"]
 
 
 @click.command()
 @click.option("--from", "start", type=Place(), metavar="HEIGHT:INDEX", help="The first place. [default: from now on]")
-@click.option("--kinds", default="access,consent,break-glass,recovery,erasure", show_default=True, help="What to tell.")
+@click.option("--kinds", default=KINDS, show_default=True, help="What to tell.")
 @click.option("--pid", type=Hex(16), help="About whom, for organisations. [default: everybody]")
 @click.option("--count", type=click.IntRange(1), help="End after so many. [default: never]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line; the same as --output jsonl.")

@@ -358,8 +358,12 @@ class LedgerClient:
 
     async def consents(self, pid: bytes) -> list[Consent]:
         """A patient's consents, ended ones too; as the node says."""
-        reply = await self._ask(GetConsents(_ID, pid), ConsentsReply, _as_it_is)
+        reply = await self.told(GetConsents(_ID, pid), ConsentsReply)
         return [decode_consent(data) for data in reply.consents]
+
+    async def told(self, request: Question, kind: type[R]) -> R:
+        """The first node's answer to any question; as the node says."""
+        return await self._ask(request, kind, _as_it_is)
 
     async def organisations(self) -> dict[bytes, tuple[str, str]]:
         """(public name, kind) of every organisation: the founders' from the genesis, others as f + 1 nodes say.
@@ -383,7 +387,7 @@ class LedgerClient:
 
     async def reviews(self) -> list[BrokenGlass]:
         """Emergency accesses without a review, the first due first; as the node says, members only."""
-        reply = await self._ask(GetReviews(_ID), ReviewsReply, _as_it_is)
+        reply = await self.told(GetReviews(_ID), ReviewsReply)
         return [decode_broken_glass(data) for data in reply.uses]
 
     async def shares(self, request: ShareRequest, enough: int | None = None) -> Heard:
@@ -397,10 +401,8 @@ class LedgerClient:
     async def judge(self, request: ReleaseRequest, node: Node | None = None) -> Code:
         """What a node would say to `shares` now: of a member organisation to its own node. E_INTERNAL: none we know."""
         question = Judge(_ID, request)
-        if node is None:
-            reply = await self._ask(question, JudgeReply, _as_it_is)
-        else:
-            reply = await self._ask_one(node, question, JudgeReply)
+        asked = self.told(question, JudgeReply) if node is None else self._ask_one(node, question, JudgeReply)
+        reply = await asked
         return Code(reply.code) if reply.code in Code.__members__.values() else Code.E_INTERNAL
 
     async def erasures(self, pid: bytes | None = None) -> list[Erasure]:

@@ -5,13 +5,14 @@ the custodian's or the patient's box key. Its calls block; call them in a thread
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from p2pledger.client.records import Manifest, ManifestEntry, SealedRecord, open_manifest, open_record
 from p2pledger.client.sealing import BoxKey
 from p2pledger.health.commitments import RecordProof, RecordRef, check_commitment
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
-from p2pledger.vault.objects import DirectoryStore, ObjectStore, is_content
+from p2pledger.vault.objects import DirectoryStore, ObjectStore, Spoiled, is_content
 
 Progress = Callable[[int, int], None]
 """Told how many of how many are done."""
@@ -31,6 +32,18 @@ class Vault:
 
     def __repr__(self) -> str:
         return f"Vault({self.store})"
+
+    def over(self, store: ObjectStore) -> "Vault":
+        """The same reader's vault in another store."""
+        return Vault(store, self._reader)
+
+    def can_open(self, batch_id: bytes, sealed: bytes) -> bool:
+        """Whether these bytes are a manifest of that batch, sealed to this reader, with no byte changed."""
+        try:
+            open_manifest(sealed, batch_id, self._reader)
+        except InvalidInput:
+            return False
+        return True
 
     def put_batch(
         self, batch_id: bytes, manifest: bytes, objects: Mapping[bytes, bytes], progress: Progress = silent
@@ -90,6 +103,16 @@ class Vault:
         except InvalidInput as error:
             raise Rejected(Code.E_COMMIT_MISMATCH, f"record {ref}: {error}") from error
 
+    def wanted(self) -> list[bytes]:
+        """All that must be there: the manifests, and what those name that are whole."""
+        found: dict[bytes, None] = {}
+        for batch_id in self.batches():
+            found[batch_id] = None
+            with suppress(Rejected):  # a changed one is found by whoever reads or audits it
+                for entry in self.manifest(batch_id).entries:
+                    found |= dict.fromkeys(names_of(entry))
+        return list(found)
+
     def sealed_record(self, ref: RecordRef) -> SealedRecord:
         """As `sealed_records`, of one."""
         (found,) = self.sealed_records([ref])
@@ -127,5 +150,12 @@ class Vault:
         """An object or capsule; raises Rejected naming the record it belongs to."""
         try:
             return self.store.get(name)
+        except Spoiled as error:
+            raise Spoiled(error.name, error.found, f"{what}: {error.detail}") from error
         except Rejected as error:
             raise Rejected(error.code, f"{what}: {error.detail}") from error
+
+
+def names_of(entry: ManifestEntry) -> tuple[bytes, ...]:
+    """Under which names what belongs to a record lies, its object first."""
+    return (entry.object,) if entry.capsule is None else (entry.object, entry.capsule)

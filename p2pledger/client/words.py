@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from p2pledger.chain.genesis import Card
 from p2pledger.client.export import code_name
 from p2pledger.client.health import ConsentCard
+from p2pledger.health.commitments import RecordRef
 from p2pledger.health.consent import Consent
 from p2pledger.health.erasure import Erasure
 from p2pledger.health.erasure_operations import Asker, ErasureCertified, ErasureDecided, ErasureRequested
@@ -18,6 +19,7 @@ from p2pledger.health.events import (
     ConsentRevoked,
     GuardiansChanged,
     IdentityRekeyed,
+    IntegrityAlerted,
     KeyRevoked,
     KeyRotated,
     PatientFrozen,
@@ -27,6 +29,7 @@ from p2pledger.health.events import (
     RecoveryVetoed,
     SharesReleased,
 )
+from p2pledger.health.integrity import Alert
 from p2pledger.health.log import LogLine
 from p2pledger.health.operations import ActorOpening, ConsentGrant
 from p2pledger.health.purposes import Purpose
@@ -148,6 +151,8 @@ def event(told: AnyEvent) -> str:
             return f"guardians have frozen the key until {_moment(told.until_ms)}"
         case PatientUnfrozen():
             return "guardians have ended the freeze"
+        case IntegrityAlerted():
+            return f"INTEGRITY: other bytes than were committed to were given out of record {told.record.hex()}"
         case KeyRevoked():
             return "the key was revoked"
         case _:
@@ -164,6 +169,16 @@ def _erasure_decided(told: ErasureDecided) -> str:
             return f"{told.n_records} records are being erased by {told.holders} holders, others not{late}{because}"
         case "accept":
             return f"{told.n_records} records are being erased by {told.holders} holders{late}"
+
+
+def alert(told: Alert, cards: Sequence[Card]) -> str:
+    """What an integrity alert says, in a line."""
+    terms = told.terms
+    record = RecordRef(terms.batch_id, terms.index)
+    return (
+        f"INTEGRITY ALERT at height {told.height}: key {told.author.hex()} was given other bytes of record {record} "
+        f"than {organisation(told.custodian, cards)} had committed to: {terms.found.hex()}, not {terms.expected.hex()}"
+    )
 
 
 def organisation(identifier: bytes, cards: Sequence[Card]) -> str:

@@ -13,6 +13,7 @@ from p2pledger.health import (
     emergency,
     erasure,
     guardians,
+    integrity,
     joint_key,
     membership,
     proxies,
@@ -43,6 +44,7 @@ from p2pledger.health.identity_operations import (
     OrganisationResume,
     OrganisationSuspend,
 )
+from p2pledger.health.integrity_operations import IntegrityAlert
 from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
 from p2pledger.health.operations import (
     AccessRequest,
@@ -161,6 +163,8 @@ class HealthApplication(Application):
                 return break_glass.review(operation, call, state)
             case EmergencyAnchor():
                 return emergency.anchor(operation, call, state)
+            case IntegrityAlert():
+                return integrity.alert(operation, call, state)
             case LtsInit():
                 return joint_key.init(operation, call, state)
             case LtsDeal():

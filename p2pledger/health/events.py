@@ -202,6 +202,19 @@ class BreakGlassRateExceeded(Record, frozen=True, tag=33):
     accesses: U64
 
 
+class IntegrityAlerted(Record, frozen=True, tag=36):
+    """Alert: somebody was given other bytes of a record than the chain committed to (F-36)."""
+
+    pid: Bytes16
+    custodian: Bytes16
+    record: Bytes16
+    """Its handle."""
+    author: AccountKey
+    access_id: Bytes16 | None
+    expected: Bytes32
+    found: Bytes32
+
+
 class EmergencyAnchored(Record, frozen=True, tag=37):
     """An emergency capsule that was opened without the ledger is on it now (F-17)."""
 
@@ -317,6 +330,7 @@ Event: TypeAlias = (
     | BreakGlassUsed
     | EmergencyAnchored
     | BreakGlassRateExceeded
+    | IntegrityAlerted
     | CeremonyMoved
     | JointKeyActivated
     | SharesReleased

@@ -11,6 +11,7 @@
 | 0x16   | did or organisation (16) ‖ number (4, BE) | KeyPeriod: one of its keys, from 1         |
 | 0x20   | batch (16)                        | Batch                                             |
 | 0x21   | pid (16) ‖ batch (16)             | empty: the batches of a patient                   |
+| 0x22   | pid (16) ‖ batch (16) ‖ index (8, BE) ‖ account key (32) | Alert: bytes that are not the record's |
 | 0x30   | pid (16) ‖ consent (16)           | Consent                                           |
 | 0x31   | consent (16)                      | its pid                                           |
 | 0x32   | pid (16)                          | Holdings: how many consents it has, of what size  |
@@ -56,6 +57,7 @@ RULES = b"\x15"
 KEY_PERIOD = b"\x16"
 BATCH = b"\x20"
 PATIENT_BATCH = b"\x21"
+INTEGRITY_ALERT = b"\x22"
 CONSENT = b"\x30"
 CONSENT_PID = b"\x31"
 CONSENT_COUNT = b"\x32"
@@ -134,6 +136,15 @@ def patient_batches(pid: bytes) -> bytes:
 
 def patient_batch(pid: bytes, identifier: bytes) -> bytes:
     return patient_batches(pid) + identifier
+
+
+def integrity_alerts(pid: bytes) -> bytes:
+    """The prefix of all alerts about a patient's records."""
+    return INTEGRITY_ALERT + pid
+
+
+def integrity_alert(pid: bytes, batch_id: bytes, index: int, author: bytes) -> bytes:
+    return integrity_alerts(pid) + batch_id + index.to_bytes(8, "big") + author
 
 
 def consents(pid: bytes) -> bytes:

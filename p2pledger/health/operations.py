@@ -29,6 +29,7 @@ from p2pledger.health.identity_operations import (
     OrganisationResume,
     OrganisationSuspend,
 )
+from p2pledger.health.integrity_operations import IntegrityAlert
 from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
 from p2pledger.health.proxy_operations import DeceasedMark, ProxyGrant, ProxyRevoke
 from p2pledger.health.pruning_operations import Prune
@@ -297,6 +298,7 @@ Operation: TypeAlias = (
     | ProxyRevoke
     | DeceasedMark
     | BtgReview
+    | IntegrityAlert
     | EmergencyAnchor
     | LtsInit
     | LtsDeal
@@ -320,7 +322,7 @@ AnyOperation: TypeAlias = Operation | ValidatorEvidence
 """What transactions of this chain consist of: the health layer's operations and the ledger's own."""
 _OPERATIONS: Shape[tuple[AnyOperation, ...]] = Shape(tuple[AnyOperation, ...])
 _TAGS = frozenset(
-    {*range(1, 11), *range(12, 16), *range(20, 25), 30, 31, 37, *range(40, 46), *range(50, 61), EVIDENCE_TAG}
+    {*range(1, 11), *range(12, 16), *range(20, 25), 30, 31, 36, 37, *range(40, 46), *range(50, 61), EVIDENCE_TAG}
 )
 
 REMEMBERED_BYTES_MAX = 1_024

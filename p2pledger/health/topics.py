@@ -19,6 +19,7 @@ from p2pledger.health.events import (
     EmergencyAnchored,
     GuardiansChanged,
     IdentityRekeyed,
+    IntegrityAlerted,
     KeyRevoked,
     KeyRotated,
     PatientFrozen,
@@ -32,10 +33,11 @@ from p2pledger.health.events import (
 )
 from p2pledger.primitives.ids import Bytes16
 
-Topic = Literal["access", "consent", "break-glass", "recovery", "release", "erasure"]
+Topic = Literal["access", "consent", "break-glass", "recovery", "release", "erasure", "integrity"]
 """`access`: every decision, broken glass too; `consent`: proxies and deaths too, as they change who may; `recovery`:
 whatever gives a person another key, and whatever its guardians do; `release`: a validator says that its shares of a
-permitted access have left; `erasure`: what is to be erased, what the custodian says to it, and who has certified it."""
+permitted access have left; `erasure`: what is to be erased, what the custodian says to it, and who has certified it;
+`integrity`: somebody was given other bytes of a record than were committed to."""
 
 _TOPICS: Mapping[type, frozenset[Topic]] = {
     AccessDecided: frozenset({"access"}),
@@ -52,6 +54,7 @@ _TOPICS: Mapping[type, frozenset[Topic]] = {
     ErasureRequested: frozenset({"erasure"}),
     ErasureDecided: frozenset({"erasure"}),
     ErasureCertified: frozenset({"erasure"}),
+    IntegrityAlerted: frozenset({"integrity"}),
     KeyRotated: frozenset({"recovery"}),
     KeyRevoked: frozenset({"recovery"}),
     IdentityRekeyed: frozenset({"recovery"}),

@@ -157,6 +157,15 @@ class Judge(Record, frozen=True, tag=25):
 
     id: U64
     request: ReleaseRequest
+    reader: AccountKey | None = None
+    """Whose question it would be: E_ROLE where the access is another's. None: not said."""
+
+
+class GetAlerts(Record, frozen=True, tag=29):
+    """Integrity alerts about a pid's records; same right as GetLog. Reply: AlertsReply."""
+
+    id: U64
+    pid: Bytes16
 
 
 class GetGuardians(Record, frozen=True, tag=27):
@@ -224,6 +233,7 @@ Question: TypeAlias = (
     | Judge
     | GetGuardians
     | GetErasures
+    | GetAlerts
 )
 """What has one reply."""
 Request: TypeAlias = Question | Subscribe
@@ -411,6 +421,12 @@ class ErasuresReply(Record, frozen=True, tag=58):
     """Canonical bytes of their state values; some 4 MiB at most."""
 
 
+class AlertsReply(Record, frozen=True, tag=59):
+    id: U64
+    alerts: tuple[bytes, ...]
+    """Canonical bytes of their state values; the first thousand."""
+
+
 class FeedItem(Record, frozen=True):
     """A transaction that a subscription is about."""
 
@@ -450,4 +466,5 @@ Reply: TypeAlias = (
     | SharesReply
     | JudgeReply
     | ErasuresReply
+    | AlertsReply
 )

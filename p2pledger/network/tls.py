@@ -24,7 +24,8 @@ from p2pledger.primitives.ids import NodeId
 
 ALPN_PEER = "p2pledger/1"
 ALPN_CLIENT = "p2pledger-client/1"
-"""Another name, so that a handshake for one port is never good for the other."""
+ALPN_VAULT = "p2pledger-vault/1"
+"""Other names, so that a handshake for one port is never good for another."""
 
 TlsStream = trio.SSLStream[trio.abc.Stream]
 
@@ -44,17 +45,17 @@ def peer_contexts(
     return contexts
 
 
-def client_port_context(key: SigningKey, certificate: bytes) -> ssl.SSLContext:
-    """For the client port of a node: clients say who they are inside, not with a certificate."""
-    context = _context(ssl.PROTOCOL_TLS_SERVER, ALPN_CLIENT)
+def client_port_context(key: SigningKey, certificate: bytes, alpn: str = ALPN_CLIENT) -> ssl.SSLContext:
+    """For the client port of a node or a vault: clients say who they are inside, not with a certificate."""
+    context = _context(ssl.PROTOCOL_TLS_SERVER, alpn)
     _present(context, key, certificate)
     context.verify_mode = ssl.CERT_NONE
     return context
 
 
-def pinning_client_context() -> ssl.SSLContext:
+def pinning_client_context(alpn: str = ALPN_CLIENT) -> ssl.SSLContext:
     """For a client; use it only with `handshake(stream, {pinned key}.__contains__)`, which is its check."""
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, ALPN_CLIENT)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, alpn)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context

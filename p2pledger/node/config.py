@@ -127,6 +127,23 @@ class ReleaseSection(_Section, frozen=True):
     shares, only 'p2pledger sharing' begins. What others begin, this validator joins either way."""
 
 
+class VaultSection(_Section, frozen=True):
+    """The vault and its service, a process of its own."""
+
+    store: str = ""
+    """s3://BUCKET/PREFIX; empty: the folder `vault` in the home."""
+    s3_endpoint: str = ""
+    """Of a store that is not Amazon's, like https://s3.example.org."""
+    s3_region: str = "us-east-1"
+    listen: str = "127.0.0.1:7423"
+    ops_listen: str = "127.0.0.1:7424"
+    replicas: dict[str, str] = msgspec.field(default_factory=dict)
+    """Who keeps copies for us: member name, organisation or node id in hexadecimal -> host:port of its vault."""
+    copies: Annotated[int, Meta(ge=0, le=50)] = 0
+    """Durable ones before a record counts as kept, our own included; 0: two where there are replicas, else one."""
+    sessions_max: Annotated[int, Meta(ge=4, le=65_536)] = 64
+
+
 class Config(_Section, frozen=True):
     """All settings of one node."""
 
@@ -137,6 +154,7 @@ class Config(_Section, frozen=True):
     verify: VerifySection = VerifySection()
     mempool: MempoolSection = MempoolSection()
     release: ReleaseSection = ReleaseSection()
+    vault: VaultSection = VaultSection()
 
     @property
     def p2p_listen(self) -> Address:
@@ -149,6 +167,24 @@ class Config(_Section, frozen=True):
     @property
     def ops_listen(self) -> Address:
         return Address.parse(self.ops.listen)
+
+    @property
+    def vault_listen(self) -> Address:
+        return Address.parse(self.vault.listen)
+
+    @property
+    def vault_ops_listen(self) -> Address:
+        return Address.parse(self.vault.ops_listen)
+
+    @property
+    def vault_replicas(self) -> dict[str, Address]:
+        """Name or id as written -> address; `Home.vault_replicas` turns them into node ids."""
+        return {name: Address.parse(address) for name, address in self.vault.replicas.items()}
+
+    @property
+    def vault_copies(self) -> int:
+        """How many durable copies make a record kept."""
+        return self.vault.copies or min(2, 1 + len(self.vault.replicas))
 
     @property
     def p2p_peers(self) -> dict[str, Address]:
@@ -168,6 +204,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "verify": VerifySection,
     "mempool": MempoolSection,
     "release": ReleaseSection,
+    "vault": VaultSection,
 }
 
 
@@ -265,6 +302,9 @@ def _check_addresses(config: Config) -> None:
         "p2p.listen": config.p2p.listen,
         "client.listen": config.client.listen,
         "ops.listen": config.ops.listen,
+        "vault.listen": config.vault.listen,
+        "vault.ops_listen": config.vault.ops_listen,
+        **{f"vault.replicas.{name}": address for name, address in config.vault.replicas.items()},
         **{f"p2p.peers.{name}": address for name, address in config.p2p.peers.items()},
     }
     if config.p2p.advertise:
@@ -274,10 +314,20 @@ def _check_addresses(config: Config) -> None:
             address = Address.parse(text)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
-        if path.startswith(("p2p.peers.", "p2p.advertise")) and address.port == 0:
+        if path.startswith(("p2p.peers.", "p2p.advertise", "vault.replicas.")) and address.port == 0:
             raise ConfigError(f"{path} = {text!r}: others cannot dial port 0")
-    if not config.ops_listen.is_loopback:
+    for path, listen in (("ops.listen", config.ops.listen), ("vault.ops_listen", config.vault.ops_listen)):
+        _check_loopback(path, listen)
+    if config.vault.copies > 1 + len(config.vault.replicas):
         raise ConfigError(
-            f"ops.listen = {config.ops.listen!r}: the ops port asks nobody who they are, so it must be a loopback "
+            f"vault.copies = {config.vault.copies}: with {len(config.vault.replicas)} replicas there are at most "
+            f"{1 + len(config.vault.replicas)}"
+        )
+
+
+def _check_loopback(path: str, text: str) -> None:
+    if not Address.parse(text).is_loopback:
+        raise ConfigError(
+            f"{path} = {text!r}: the ops port asks nobody who they are, so it must be a loopback "
             "address; let a local agent fetch the metrics"
         )

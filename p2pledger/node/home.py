@@ -94,6 +94,24 @@ class Layout:
     def ports(self) -> Path:
         return self.root / "ports.json"
 
+    @property
+    def vault(self) -> Path:
+        """The folder of our own sealed records, where they do not lie in a bucket."""
+        return self.root / "vault"
+
+    @property
+    def vault_copies(self) -> Path:
+        """The folder of what we keep for other custodians, a folder for each."""
+        return self.root / "vault-copies"
+
+    @property
+    def vault_lock(self) -> Path:
+        return self.root / "vault.lock"
+
+    @property
+    def vault_ports(self) -> Path:
+        return self.root / "vault-ports.json"
+
 
 class BoxKey:
     """An X25519 key pair from a 32-byte seed; its text form never shows the secret."""
@@ -164,6 +182,7 @@ class Home:
         config = load_config(_plain(layout.config), environ, flags)
         home = Home(layout, keys, founding, card, config)
         home.peers()  # an unknown name must not wait for the first dial
+        home.vault_replicas()
         _plain(home.data)
         return home
 
@@ -193,18 +212,25 @@ class Home:
 
     def peers(self) -> dict[NodeId, Address]:
         """Node id -> where to dial it; raises ConfigError for a name that the genesis does not know."""
+        return self._by_node("p2p.peers", self.config.p2p_peers)
+
+    def vault_replicas(self) -> dict[NodeId, Address]:
+        """Node id of who keeps copies for us -> where its vault is; raises ConfigError as `peers`."""
+        return self._by_node("vault.replicas", self.config.vault_replicas)
+
+    def _by_node(self, setting: str, addresses: Mapping[str, Address]) -> dict[NodeId, Address]:
         known: dict[str, NodeId] = {}
         for card in self.founding.genesis.cards:
             known |= {card.name: card.node, card.organisation.hex(): card.node, card.node.hex(): card.node}
         found: dict[NodeId, Address] = {}
-        for name, address in self.config.p2p_peers.items():
+        for name, address in addresses.items():
             node = known.get(name) or known.get(name.lower())
             if node is None:
-                raise ConfigError(f"p2p.peers.{name}: the genesis knows no member, organisation or node of this name")
+                raise ConfigError(f"{setting}.{name}: the genesis knows no member, organisation or node of this name")
             if node == self.node:
-                raise ConfigError(f"p2p.peers.{name}: that is this node itself")
+                raise ConfigError(f"{setting}.{name}: that is this node itself")
             if node in found:
-                raise ConfigError(f"p2p.peers.{name}: a second address of node {node.hex()}")
+                raise ConfigError(f"{setting}.{name}: a second address of node {node.hex()}")
             found[node] = address
         return found
 

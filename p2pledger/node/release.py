@@ -83,6 +83,9 @@ class Releasing:
     def judge(self, question: api.Judge) -> api.JudgeReply:
         """What `shares` would say of the request itself."""
         judged = self._judged(question.request)
+        asker = recovery_release.asker_of(question.request, self.engine.executor.state)
+        if question.reader is not None and asker not in (None, question.reader):
+            judged = Code.E_ROLE
         return api.JudgeReply(question.id, int(judged if isinstance(judged, Code) else Code.OK))
 
     async def _released(self, request: ShareRequest, holder: LongTermHolder) -> tuple[bytes, ...]:

@@ -16,7 +16,7 @@ from p2pledger.engine.engine import Engine
 from p2pledger.engine.events import Answer, BlockExecuted
 from p2pledger.engine.ports import LedgerStore, StateSnapshot, StateStore
 from p2pledger.execution import keys
-from p2pledger.health import queries
+from p2pledger.health import integrity, queries
 from p2pledger.health.log import decode_line
 from p2pledger.network import api
 from p2pledger.network.clients import Decided, Session
@@ -128,6 +128,9 @@ class Server:
                 self._demand_right(session, request.pid)
                 found = queries.consents_of(request.pid, self.engine.executor.state)
                 return api.ConsentsReply(request.id, found)
+            case api.GetAlerts():
+                self._demand_right(session, request.pid)
+                return api.AlertsReply(request.id, integrity.alerts_of(request.pid, self.engine.executor.state))
             case api.GetOrganisations():
                 found_names = queries.organisations(self.engine.executor.state)
                 return api.OrganisationsReply(request.id, tuple((one.id, one.name, one.kind) for one in found_names))

@@ -96,6 +96,7 @@ class Code(IntEnum):
     E_COMMIT_MISMATCH = 61
     E_ERASED = 62
     E_FROZEN = 63
+    E_UNAVAILABLE = 67
     # Keys that open through shares
     E_DEAL = 85
     E_STALE = 86

@@ -57,12 +57,20 @@ def is_content(name: bytes) -> bool:
     return len(name) == CONTENT_NAME_BYTES
 
 
+class Spoiled(Rejected):
+    """E_COMMIT_MISMATCH: not the content of that name; both hashes are there, for an alert."""
+
+    def __init__(self, name: bytes, found: bytes, detail: str) -> None:
+        super().__init__(Code.E_COMMIT_MISMATCH, detail)
+        self.name = name
+        self.found = found
+
+
 def checked(name: bytes, data: bytes) -> bytes:
-    """The bytes, if they can be those of this name; raises Rejected(E_COMMIT_MISMATCH) naming both hashes."""
+    """The bytes, if they can be those of this name; raises Spoiled."""
     if is_content(name) and sha256(data) != name:
-        raise Rejected(
-            Code.E_COMMIT_MISMATCH, f"object {name.hex()} in the vault was changed: its hash is {sha256(data).hex()}"
-        )
+        found = sha256(data)
+        raise Spoiled(name, found, f"object {name.hex()} in the vault was changed: its hash is {found.hex()}")
     return data
 
 
@@ -164,3 +172,34 @@ def _names_in(folder: Path, size: int) -> Iterator[bytes]:
             name = bytes.fromhex(path.name)
             if len(name) == size and path.name == name.hex():
                 yield name
+
+
+class MemoryStore:
+    """Objects in memory, for those who have fetched some from elsewhere."""
+
+    def __init__(self) -> None:
+        self._objects: dict[bytes, bytes] = {}
+
+    def put(self, name: bytes, data: bytes) -> None:
+        if not is_content(name) and name in self._objects:
+            raise there_already(name)
+        self._objects[name] = checked(name, data)
+
+    def replace(self, name: bytes, data: bytes) -> None:
+        self._objects[name] = checked(name, data)
+
+    def get(self, name: bytes) -> bytes:
+        if not self.has(name):
+            raise missing(name)
+        return self._objects[name]
+
+    def has(self, name: bytes) -> bool:
+        is_content(name)
+        return name in self._objects
+
+    def delete(self, name: bytes) -> None:
+        is_content(name)
+        self._objects.pop(name, None)
+
+    def names(self) -> Iterator[bytes]:
+        return iter(sorted(self._objects, key=lambda name: (not is_content(name), name)))

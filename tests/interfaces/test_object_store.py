@@ -7,16 +7,26 @@ import pytest
 
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
-from p2pledger.vault.objects import DirectoryStore, ObjectStore
+from p2pledger.vault.bucket import BucketStore
+from p2pledger.vault.objects import DirectoryStore, MemoryStore, ObjectStore
+from tests.s3 import BUCKET, serving
 
 DATA = b"a sealed record"
 NAME = sha256(DATA)
 BATCH = b"b" * 16
 
 
-@pytest.fixture(params=["directory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStore]:
-    yield DirectoryStore(tmp_path / "vault")
+@pytest.fixture(params=["directory", "bucket", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    if request.param == "directory":
+        yield DirectoryStore(tmp_path / "vault")
+    elif request.param == "memory":
+        yield MemoryStore()
+    else:
+        with serving(tmp_path) as s3:
+            for name, value in s3.credentials.items():
+                monkeypatch.setenv(name, value)
+            yield BucketStore.at(f"s3://{BUCKET}/some/prefix", s3.endpoint, "us-east-1")
 
 
 def test_what_was_put_is_there_under_its_name(store: ObjectStore) -> None:

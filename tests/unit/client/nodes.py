@@ -12,10 +12,11 @@ from p2pledger.client.links import Node
 from p2pledger.client.patience import Patience
 from p2pledger.execution import keys as ledger_keys
 from p2pledger.execution.windows import EMPTY, Window
-from p2pledger.health import queries
+from p2pledger.health import integrity, queries
 from p2pledger.network.api import (
     Accepted,
     AccountReply,
+    AlertsReply,
     AwaitReceipt,
     BlockReply,
     ConsentsReply,
@@ -24,6 +25,7 @@ from p2pledger.network.api import (
     Failure,
     FeedReply,
     GetAccount,
+    GetAlerts,
     GetBlock,
     GetConsents,
     GetErasures,
@@ -119,6 +121,8 @@ class HonestNode:
                 if not is_own and not queries.may_see_all(session.account, chain.state):
                     raise Rejected(Code.E_ROLE, "not your records")
                 return ErasuresReply(request.id, queries.erasures(request.pid, chain.state))
+            case GetAlerts():
+                return AlertsReply(request.id, integrity.alerts_of(request.pid, chain.state))
             case GetReviews():
                 return ReviewsReply(request.id, queries.pending_reviews(chain.state))
             case GetState():

@@ -6,7 +6,14 @@ import pytest
 from msgspec.structs import replace
 
 from p2pledger.health.erasure_operations import ErasureCertified
-from p2pledger.health.events import AccessDecided, ConsentRevoked, CredentialIssued, KeyRotated, SharesReleased
+from p2pledger.health.events import (
+    AccessDecided,
+    ConsentRevoked,
+    CredentialIssued,
+    IntegrityAlerted,
+    KeyRotated,
+    SharesReleased,
+)
 from p2pledger.health.topics import Topic, person_of, topics_of
 from tests.unit.execution.ledger import hash32, id16
 from tests.unit.health.world import PID, account
@@ -18,6 +25,11 @@ CASES = [
     (ConsentRevoked(id16("consent"), PID, "withdrawn"), {"consent"}, PID),
     (ErasureCertified(id16("erasure"), PID, id16("Berg"), True), {"erasure"}, PID),
     (SharesReleased(id16("access"), PID, hash32("validator"), 3), {"release"}, PID),
+    (
+        IntegrityAlerted(PID, id16("Berg"), id16("record"), account("doctor"), None, hash32("one"), hash32("other")),
+        {"integrity"},
+        PID,
+    ),
     (KeyRotated(PID, account("old"), account("new")), {"recovery"}, PID),
     (CredentialIssued(id16("doctor"), id16("Tal"), "physician"), set(), id16("doctor")),
 ]

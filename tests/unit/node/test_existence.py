@@ -17,6 +17,7 @@ __all__ = ["server"]
 ABSENT = id16("nobody")
 QUESTIONS = {
     "consents": lambda pid: api.GetConsents(1, pid),
+    "alerts": lambda pid: api.GetAlerts(1, pid),
     "log": lambda pid: api.GetLog(1, pid),
     "line": lambda pid: api.GetLine(1, pid, 1),
     "late line": lambda pid: api.GetLine(1, pid, 2**40),
