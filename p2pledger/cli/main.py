@@ -63,6 +63,7 @@ NOUNS = {
     "vault": Noun("p2pledger.cli.vault:vault", "Serve, copy, audit and mend the vault of sealed records."),
     "consent": Noun("p2pledger.cli.consent:consent", "Grant, revoke and list consents."),
     "access": Noun("p2pledger.cli.access:access", "Ask for access to records."),
+    "emergency": Noun("p2pledger.cli.emergency:emergency", "Summaries that open offline, and are logged after."),
     "audit": Noun("p2pledger.cli.audit:audit", "Who accessed what, for what purpose, and when."),
     "watch": Noun("p2pledger.cli.watch:watch", "Tell what happens to a patient's data as it happens."),
     "sharing": Noun("p2pledger.cli.sharing:sharing", "The joint key that records are sealed to, and its shares."),
