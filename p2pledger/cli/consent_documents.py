@@ -97,11 +97,12 @@ def names(connection: Connection, pid: bytes, target: Path | None) -> None:
     from p2pledger.client.records import Custodian
     from p2pledger.client.vault import Vault
     from p2pledger.node.home import write_new
+    from p2pledger.node.vault import own_store
 
     home = connection.home()
     seed = home.keys.seeds["box"]
     custodian = Custodian.of_box_seed(home.card.organisation, seed)
-    vault = Vault(connection.session.home / "vault", custodian.box)
+    vault = Vault(own_store(connection.home()), custodian.box)
     manifests = [manifest for one in vault.batches() if (manifest := vault.manifest(one)).pid == pid]
     text = names_of(custodian, pid, manifests).dump()
     if target is None:

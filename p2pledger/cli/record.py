@@ -58,6 +58,7 @@ def ingest(connection: Connection, files: tuple[Path, ...], patients: tuple[str,
     """
     from p2pledger.client.custody import capsules_of, keep_and_commit, patient_of
     from p2pledger.client.ingest import Origin
+    from p2pledger.node.vault import replicas_of
 
     custodian = connection.organisation()
     given = _given(patients)
@@ -75,10 +76,11 @@ def ingest(connection: Connection, files: tuple[Path, ...], patients: tuple[str,
     with progress_bar("sealing") as report:
         batches = _prepared(files, Origin(custodian.custodian, capsules=capsules), people, report)
     vault = vault_of(connection, custodian)
+    replicas = replicas_of(connection.home(), vault)
 
     async def commit(ledger: "LedgerClient") -> "list[Receipt]":
         with progress_bar("keeping") as kept:
-            return [await keep_and_commit(ledger, vault, one, kept) for one in batches]
+            return [await keep_and_commit(ledger, vault, one, kept, replicas) for one in batches]
 
     receipts = connection.ask(custodian.account, commit)
     rows = [
@@ -140,10 +142,11 @@ def open_(connection: Connection, ref: str, target: Path | None, offline: bool) 
 
 
 def vault_of(connection: Connection, custodian: "OrganisationWallet") -> "Vault":
-    """The vault in the home."""
+    """The vault of the home, in its folder or bucket."""
     from p2pledger.client.vault import Vault
+    from p2pledger.node.vault import own_store
 
-    return Vault(connection.session.home / "vault", custodian.custodian.box)
+    return Vault(own_store(connection.home()), custodian.custodian.box)
 
 
 def _prepared(

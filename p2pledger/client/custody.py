@@ -7,7 +7,7 @@ import trio
 from p2pledger.client.ingest import Capsules, Prepared, batch_operation
 from p2pledger.client.ledger import LedgerClient, Receipt
 from p2pledger.client.records import Patient
-from p2pledger.client.vault import Progress, Vault, silent
+from p2pledger.client.vault import Progress, Vault, names_of, silent
 from p2pledger.health import keys
 from p2pledger.health.commitments import RecordRef
 from p2pledger.health.directory import Identity
@@ -16,6 +16,7 @@ from p2pledger.health.records import Batch
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode
 from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Rejected
+from p2pledger.vault.replicas import Replicas
 
 
 async def patient_of(ledger: LedgerClient, pid: bytes, box: bytes | None = None) -> Patient:
@@ -39,12 +40,17 @@ async def patient_of(ledger: LedgerClient, pid: bytes, box: bytes | None = None)
 
 
 async def keep_and_commit(
-    ledger: LedgerClient, vault: Vault, prepared: Prepared, progress: Progress = silent
+    ledger: LedgerClient,
+    vault: Vault,
+    prepared: Prepared,
+    progress: Progress = silent,
+    replicas: Replicas | None = None,
 ) -> Receipt:
-    """Keep a batch and then commit to it on the chain (F-35).
+    """Keep a batch, with its copies elsewhere (F-09), and then commit to it on the chain (F-35).
 
-    Where a crash came between the two, doing it again commits to what was kept. Raises Refused or Rejected with E_DUP
-    where the batch is on the chain already, and what `Vault.put_batch` and `LedgerClient.submit` raise.
+    Where a crash came in between, or too few copies were durable, doing it again commits to what was kept. Raises
+    Refused or Rejected with E_DUP where the batch is on the chain already, Unavailable where copies are missing, and
+    what `Vault.put_batch` and `LedgerClient.submit` raise.
     """
     batch_id = prepared.operation.batch_id
     operation = prepared.operation
@@ -53,6 +59,10 @@ async def keep_and_commit(
     else:
         keep = partial(vault.put_batch, batch_id, prepared.sealed_manifest, prepared.objects, progress)
         await trio.to_thread.run_sync(keep)
+    if replicas is not None:
+        manifest = await trio.to_thread.run_sync(vault.manifest, batch_id)
+        names = [name for entry in manifest.entries for name in names_of(entry)]
+        await replicas.keep([*names, batch_id])
     return await ledger.submit(operation)
 
 

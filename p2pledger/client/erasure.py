@@ -24,9 +24,9 @@ from msgspec import Meta
 
 from p2pledger.client.backup import Backups
 from p2pledger.client.ledger import LedgerClient, Receipt
-from p2pledger.client.records import Custodian, Manifest, ManifestEntry, Patient, open_record, seal_manifest
+from p2pledger.client.records import Custodian, Manifest, Patient, open_record, seal_manifest
 from p2pledger.client.sealing import BoxKey, seal_to
-from p2pledger.client.vault import Vault
+from p2pledger.client.vault import Vault, names_of
 from p2pledger.health import keys
 from p2pledger.health.commitments import SALT_BYTES, RecordRef, scope_commit
 from p2pledger.health.directory import Organisation
@@ -199,11 +199,6 @@ def make_order(vault: Vault, box: BoxKey, asked: Erasure) -> EraseOrder:
     names.update(_left_behind(vault.store, referenced, about, box))
     request = asked.request
     return EraseOrder(request.erase_id, request.pid, asked.custodian, parts, tuple(map(Bytes32, sorted(names))))
-
-
-def names_of(entry: ManifestEntry) -> tuple[bytes, ...]:
-    """What of a record lies in the vault."""
-    return (entry.object,)
 
 
 def _left_behind(
