@@ -54,9 +54,9 @@ class Duties:
         try:
             transaction = self.offer(event.operations)
         except Rejected as refusal:
-            yield Note("duties_not_offered", (("operations", names), ("reason", str(refusal))))
+            yield Note("duties_not_offered", (("duties", names), ("reason", str(refusal))))
             return
-        yield Note("duties_offered", (("operations", names), ("transaction", transaction.id.hex())))
+        yield Note("duties_offered", (("duties", names), ("transaction", transaction.id.hex())))
 
     def _next_nonce(self) -> Nonce:
         """Above all that the chain has seen and all that we have used since we started.

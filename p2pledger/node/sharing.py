@@ -119,10 +119,10 @@ class Sharing:
         match effect:
             case WriteSecret():
                 await self.surroundings.disk(partial(self.files.write, effect.name, effect.secret))
-                log.info("secret_kept", name=str(effect.name))
+                log.info("secret_kept", what=str(effect.name))
             case DeleteSecret():
                 await self.surroundings.disk(partial(self.files.erase, effect.name))
-                log.info("secret_erased", name=str(effect.name))
+                log.info("secret_erased", what=str(effect.name))
             case Send():
                 self.post(DutiesOwed(effect.operations))
             case Reported():

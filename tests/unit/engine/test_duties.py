@@ -38,7 +38,7 @@ def test_what_is_not_taken_is_noted_and_its_nonce_stays_free() -> None:
     owed(desk, 2)
     (note,) = owed(desk, 3)
     assert note.name == "duties_not_offered"
-    assert dict(note.values)["operations"] == "ValidatorEvidence"
+    assert dict(note.values)["duties"] == "ValidatorEvidence"
     desk.mempool.take(1)
     desk.mempool = Mempool()
     desk.admission.mempool = desk.mempool
