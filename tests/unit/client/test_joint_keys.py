@@ -1,4 +1,4 @@
-"""What a member proves about joint keys and releases: where the ceremony stands, and who released without a word (I-9)."""
+"""What a member proves of joint keys and releases: where the ceremony stands, who released in silence (I-9)."""
 
 from typing import Any
 
