@@ -20,8 +20,6 @@ from tests.unit.health.test_recovery_release import RECOVERY, Kept
 from tests.unit.health.world import DAY_MS, PATIENT, PID, account
 
 Attack = Callable[[Guarded], Code]
-_FOREIGN = "if not opened <= set(terms.guardians)"
-_FALSE = "if not all("
 
 
 # T100: without enough guardians, or with what they have signed for something else
@@ -85,11 +83,19 @@ def one_guardian_is_all_there_are(guarded: Guarded) -> Code:
     ("attack", "check", "code"),
     [
         (one_guardian_alone, Check(guardians.require_approvals, "if len(approvals) < needed"), Code.E_THRESHOLD),
-        (one_guardian_twice, Check(guardians.require_approvals, _FOREIGN), Code.E_APPROVAL),
-        (a_guardian_and_a_friend_of_its_own, Check(guardians.require_approvals, _FOREIGN), Code.E_APPROVAL),
-        (approvals_for_other_keys, Check(guardians.require_approvals, _FALSE), Code.E_APPROVAL),
-        (approvals_of_another_chain, Check(guardians.require_approvals, _FALSE), Code.E_APPROVAL),
-        (approvals_for_another_patient, Check(guardians.require_approvals, _FALSE), Code.E_APPROVAL),
+        (
+            one_guardian_twice,
+            Check(guardians.require_approvals, "if not opened <= set(terms.guardians)"),
+            Code.E_APPROVAL,
+        ),
+        (
+            a_guardian_and_a_friend_of_its_own,
+            Check(guardians.require_approvals, "if not opened <= set(terms.guardians)"),
+            Code.E_APPROVAL,
+        ),
+        (approvals_for_other_keys, Check(guardians.require_approvals, "if not all("), Code.E_APPROVAL),
+        (approvals_of_another_chain, Check(guardians.require_approvals, "if not all("), Code.E_APPROVAL),
+        (approvals_for_another_patient, Check(guardians.require_approvals, "if not all("), Code.E_APPROVAL),
         (approvals_that_are_too_old, Check(recovery._require_approved, "if operation.not_after_ms"), Code.E_EXPIRED),
         (approvals_that_were_used, Check(recovery.start, "if directory.key_owner("), Code.E_DUP),
         (one_guardian_is_all_there_are, Check(guardians._check_terms, "if not is_sorted"), Code.E_GUARDIANS),
@@ -268,18 +274,26 @@ def with_a_key_that_guardians_froze(kept: Kept) -> Code:
 
 @pytest.mark.attack("T103")
 @pytest.mark.parametrize(
-    ("attack", "decision", "code"),
+    ("attack", "check", "code"),
     [
-        (before_it_is_final, "if recovery.progress !=", Code.E_STATE),
-        (with_a_key_that_was_replaced, "if recovery.progress !=", Code.E_STATE),
-        (of_another_patients_capsule, "if capsule != recovery.terms.capsule", Code.E_CAPSULE),
-        (with_a_key_that_guardians_froze, "if guardian_state.is_frozen(", Code.E_FROZEN),
+        (before_it_is_final, Check(recovery_release.may_recover, "if recovery.progress !="), Code.E_STATE),
+        (with_a_key_that_was_replaced, Check(recovery_release.may_recover, "if recovery.progress !="), Code.E_STATE),
+        (
+            of_another_patients_capsule,
+            Check(recovery_release.may_recover, "if capsule != recovery.terms.capsule"),
+            Code.E_CAPSULE,
+        ),
+        (
+            with_a_key_that_guardians_froze,
+            Check(recovery_release.may_recover, "if guardian_state.is_frozen("),
+            Code.E_FROZEN,
+        ),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_old_box_keys_open_for_the_recovered_patient_alone(
-    without: Without, attack: Callable[[Kept], Code], decision: str, code: Code
+    without: Without, attack: Callable[[Kept], Code], check: Check, code: Code
 ) -> None:
-    with without(recovery_release.may_recover, decision):
+    with without(*check):
         assert attack(Kept()) == Code.OK
     assert attack(Kept()) == code
