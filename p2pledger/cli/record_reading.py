@@ -114,8 +114,7 @@ def get(
     refused; 75: fewer validators than needed help, and who is missing.
     """
     from p2pledger.cli.record import progress_bar, ref_of
-    from p2pledger.client.integrity import alert
-    from p2pledger.client.reading import Changed, read_records
+    from p2pledger.client.reading import Changed, read_records, tell
 
     reader, tickets = connection.persona(), _tickets(connection)
     if access_id is None:
@@ -133,7 +132,7 @@ def get(
             with progress_bar("opening") as report:
                 return await read_records(ledger, source, ticket, wanted, report)
         except Changed as error:  # F-36: whom it concerns hears of it, whatever the custodian says
-            await ledger.submit(alert(error.ref, error.expected, error.found, ticket.access_id))
+            await tell(ledger, ticket, error)
             say(f"an integrity alert about record {error.ref} is on the chain")
             raise
 

@@ -20,6 +20,7 @@ import trio
 from p2pledger.chain.genesis import Founding
 from p2pledger.client.chart_index import ChartIndex
 from p2pledger.client.health import EVERYTHING, ConsentCard, Scope, request_access
+from p2pledger.client.integrity import alert
 from p2pledger.client.keyring import Persona
 from p2pledger.client.ledger import LedgerClient
 from p2pledger.client.records import SealedRecord, open_with_key
@@ -37,7 +38,7 @@ from p2pledger.network.api import SharesReply
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode
 from p2pledger.primitives.crypto import sha256
-from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Rejected, Unavailable
+from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Refused, Rejected, Unavailable
 from p2pledger.primitives.ids import Bytes16, Bytes32, ChainId, Millis
 from p2pledger.threshold.key_release import TooFewShares
 from p2pledger.threshold.long_term import LongTerm
@@ -105,6 +106,18 @@ class Changed(Rejected):
             Code.E_COMMIT_MISMATCH, f"record {ref}: {what} has hash {found.hex()}, committed was {expected.hex()}"
         )
         self.ref, self.expected, self.found = ref, expected, found
+
+
+async def tell(ledger: LedgerClient, ticket: Ticket, changed: Changed) -> None:
+    """Put an integrity alert about it onto the chain, as the access's reader (F-36). Raises what `submit` raises.
+
+    One that we have sent before is enough.
+    """
+    try:
+        await ledger.submit(alert(changed.ref, changed.expected, changed.found, ticket.access_id))
+    except (Refused, Rejected) as error:
+        if error.code is not Code.E_DUP:
+            raise
 
 
 # Asking
@@ -394,7 +407,7 @@ def _as_committed(sealed: SealedRecord, decrypt: Callable[[], bytes]) -> OpenedR
         data = decrypt()
         found = commit(sealed.salt, sealed.media_type, data)
     except InvalidInput as error:
-        raise Rejected(Code.E_COMMIT_MISMATCH, f"record {sealed.ref}: {error}") from error
+        raise Changed(sealed.ref, expected, bytes(32), "what its content key opens to (nothing)") from error
     if found != expected:
         raise Changed(sealed.ref, expected, found, "its content")
     return OpenedRecord(sealed.ref, sealed.media_type, data)

@@ -1,8 +1,11 @@
 """F-12, F-17, F-44 with real processes: a chart is read by shares, exported by its patient, and opened offline."""
 
+import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -20,7 +23,7 @@ from p2pledger.fhir.spans import extract_bundle
 from p2pledger.health.operations import CredentialIssue
 from p2pledger.health.vocabulary import IdentityKind
 from p2pledger.primitives.ids import Bytes16, Bytes32, Millis
-from tests.node.health import PATIENCE_S
+from tests.node.health import PATIENCE_S, until
 from tests.node.readers import active_key, sharing_comes
 from tests.node.test_wallet import Terminal
 from tests.unit.fhir.samples import bundle
@@ -50,18 +53,16 @@ class Clinic:
         home = self.cluster.member(name).home
         return ["--home", home, *self.terminal.network, "--wallet", self.folder / wallet, "--at", name]
 
-    async def consent_to_allergies(self) -> Path:
-        """For the physician, to treat; the card."""
+    async def consent_to_allergies(self, reader: Persona) -> Path:
+        """For a physician, to treat; the card."""
         custodian = self.cluster.wallet(self.cluster.names[0]).custodian
         vault = Vault(self.cluster.member(self.cluster.names[0]).home / "vault", custodian.box)
         part = compartments_of(vault.manifest(bytes.fromhex(self.batch)), "allergy")
         now_ms = int(time() * 1000)
-        grant, card = grant_consent(
-            self.patient, self.physician.did, part, ["TREAT"], now_ms - HOUR_MS, now_ms + 24 * HOUR_MS
-        )
+        grant, card = grant_consent(self.patient, reader.did, part, ["TREAT"], now_ms - HOUR_MS, now_ms + 24 * HOUR_MS)
         async with open_ledger(self.cluster.founding, self.cluster.addresses(), self.patient.signing) as ledger:
             await ledger.submit(grant)
-        path = self.folder / "card"
+        path = self.folder / f"card of {reader.did.hex()}"
         path.write_text(card.dump())
         return path
 
@@ -111,6 +112,7 @@ async def test_a_chart_is_read_exported_and_opened_offline(consortium: Callable[
         clinic = await clinic_of(consortium, tmp_path)
         await seven_and_no_eighth(clinic)
         await with_three_and_not_with_two(clinic)
+        await from_another_house(clinic)
         await exported(clinic)
         await opened_offline(clinic)
 
@@ -118,7 +120,7 @@ async def test_a_chart_is_read_exported_and_opened_offline(consortium: Callable[
 async def seven_and_no_eighth(clinic: Clinic) -> None:
     types, folder = clinic.terminal.types, clinic.folder
     await types("record", "index", clinic.patient.did.hex(), *clinic.home, "--to", folder / "index")
-    card = await clinic.consent_to_allergies()
+    card = await clinic.consent_to_allergies(clinic.physician)
     asking: list[Any] = [
         "--index",
         folder / "index",
@@ -139,7 +141,14 @@ async def seven_and_no_eighth(clinic: Clinic) -> None:
 
 async def with_three_and_not_with_two(clinic: Clinic) -> None:
     types, folder, cluster = clinic.terminal.types, clinic.folder, clinic.cluster
-    asking: list[Any] = ["--index", folder / "index", "--card", folder / "card", "--purpose", "TREAT"]
+    asking: list[Any] = [
+        "--index",
+        folder / "index",
+        "--card",
+        folder / f"card of {clinic.physician.did.hex()}",
+        "--purpose",
+        "TREAT",
+    ]
     await types("record", "ask", "--class", "allergy", *asking, *clinic.as_person("physician"))
     (ticket,) = (folder / "physician.accesses").iterdir()
     by_ticket = ["record", "get", "--access", ticket.name, *clinic.as_person("physician")]
@@ -154,6 +163,47 @@ async def with_three_and_not_with_two(clinic: Clinic) -> None:
     for name in cluster.names[2:]:
         await cluster.start(name)
     await cluster.wait_ready()
+
+
+@asynccontextmanager
+async def vault_service(clinic: Clinic) -> AsyncIterator[str]:
+    """The first member's vault as a process of its own; where it listens and whose it is."""
+    layout = clinic.cluster.member(clinic.cluster.names[0]).layout
+    listening = {"P2PLEDGER_VAULT__LISTEN": "127.0.0.1:0", "P2PLEDGER_VAULT__OPS_LISTEN": "127.0.0.1:0"}
+    with (clinic.folder / "vault.log").open("wb") as log:
+        process = await trio.lowlevel.open_process(
+            clinic.terminal.command("vault", "serve", *clinic.home),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **listening},
+        )
+        try:
+
+            async def listens() -> bool:
+                assert process.poll() is None, (clinic.folder / "vault.log").read_text()
+                return layout.vault_ports.exists()
+
+            await until(listens, "the port of the vault")
+            port = json.loads(layout.vault_ports.read_text())["vault"]
+            yield f"127.0.0.1:{port}={clinic.cluster.names[0]}"
+        finally:
+            process.terminate()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+async def from_another_house(clinic: Clinic) -> None:
+    """A physician elsewhere, whose house has no copy."""
+    types, folder, cluster = clinic.terminal.types, clinic.folder, clinic.cluster
+    elsewhere = await enrolled(cluster, folder / "elsewhere", "practitioner", at=1)
+    card = await clinic.consent_to_allergies(elsewhere)
+    reader = [*clinic.terminal.network, "--wallet", folder / "elsewhere", "--at", cluster.names[1]]
+    papers: list[object] = ["--index", folder / "index", "--card", card]
+    asking = [*papers, "--purpose", "TREAT", "--class", "allergy", *reader]
+    async with vault_service(clinic) as place:
+        await types("record", "get", *asking, "--vault", place, "--to", folder / "from elsewhere")
+        assert len(list((folder / "from elsewhere").iterdir())) == 7
 
 
 async def exported(clinic: Clinic) -> None:

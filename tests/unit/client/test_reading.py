@@ -11,17 +11,18 @@ from msgspec.structs import replace
 
 from p2pledger.client.chart_index import ChartIndex
 from p2pledger.client.ledger import Patience
-from p2pledger.client.reading import Blame, Changed, OwnVault, ask_for, read_records
+from p2pledger.client.reading import Blame, Changed, OwnVault, ask_for, read_records, tell
 from p2pledger.client.records import SealedRecord
 from p2pledger.client.tickets import Tickets
 from p2pledger.fhir.spans import extract_bundle
 from p2pledger.health.commitments import RecordRef
+from p2pledger.health.integrity import alerts_of, decode_alert
 from p2pledger.health.operations import ConsentRevoke
 from p2pledger.network.api import SharesReply
 from p2pledger.primitives.errors import Code, ConfigError, InvalidInput, Rejected, Unavailable
 from tests.unit.client.readers import PHYSICIAN, Holder, Ward
 from tests.unit.execution.ledger import id16
-from tests.unit.health.world import DAY_MS, PATIENT
+from tests.unit.health.world import DAY_MS, PATIENT, PID
 
 ENDLESS = Patience(silence_s=1e6, busy_first_s=0.01, busy_most_s=0.05, total_s=1e6)
 """Who waits for a straggler with this never gets anything."""
@@ -166,10 +167,15 @@ async def test_a_changed_byte_is_found(ward: Ward, allergies: ChartIndex, part: 
         ticket = await ward.allowed(ledger, allergies)
         with pytest.raises(Changed, match="E_COMMIT_MISMATCH") as failed:
             await read_records(ledger, Spoiled(ward.vault), ticket)
+        await tell(ledger, ticket, failed.value)
+        await tell(ledger, ticket, failed.value)
     asked += [holder.asked for holder in holders]
     assert failed.value.ref == allergies.refs[0]
     assert failed.value.expected != failed.value.found
     assert any(asked) == (part == "salt"), "what hashes show already is found before anybody is asked"
+    alerts = [decode_alert(data) for data in alerts_of(PID, ward.chain.state)]
+    (told,) = (one for one in alerts if one.terms.index == failed.value.ref.index)
+    assert told.author == PHYSICIAN.account, "one alert of each reader about a record is enough"
 
 
 async def test_another_record_in_place_of_one_is_no_answer(ward: Ward, allergies: ChartIndex) -> None:
