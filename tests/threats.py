@@ -27,6 +27,8 @@ REASONS = {
     "tests/unit/storage/test_ledger_on_disk.py and tests/system/test_disk.py.",
     "T34": "A wrong clock is refused by the rule of T22, by every other node; timers do not read it. Whole nodes with "
     "wrong clocks: tests/system/test_clock.py.",
+    "T71": "There is no decision to switch off: a session has no other custodian's copies in its hands. Shown in "
+    "tests/unit/vault/test_replicas.py `test_a_replica_serves_copies_to_their_owner_alone`.",
     "T93": "A crash is no choice of an attacker. A process is killed after each step of an erasure in "
     "tests/unit/client/test_erasure.py, and what it has begun ends in the same.",
 }

@@ -28,6 +28,7 @@ from p2pledger.vault.objects import DirectoryStore, Spoiled
 from p2pledger.vault.replicas import Replicas
 from p2pledger.vault.service import Caller, Handler, VaultService
 from p2pledger.vault.wire import Answer, FetchRecords, Question
+from tests.attack import Without
 from tests.unit.client.readers import CUSTODIAN, Ward
 from tests.unit.execution.ledger import id16, key
 from tests.unit.health.world import DOCTOR, NURSE, PATIENT
@@ -221,3 +222,15 @@ async def test_records_come_in_as_many_answers_as_they_need(
         ticket = await ward.allowed(ledger, allergies)
         found = await source_for(DOCTOR).fetch(ticket.access_id, ticket.salt, ticket.scope, ticket.scope)
     assert [record.ref for record in found] == list(ticket.scope)
+
+
+@pytest.mark.attack("T70")
+async def test_sealed_records_of_somebody_elses_access(
+    house: House, ward: Ward, allergies: ChartIndex, without: Without
+) -> None:
+    """F-36: without the judgement anybody who has heard of an access could have its ciphertexts."""
+    async with ward.reader(ward.holders()) as ledger, house.serving() as source_for:
+        ticket = await ward.allowed(ledger, allergies)
+        with without(RecordService.fetch, "raise Rejected(code"):
+            assert await code_of(source_for(NURSE), ticket) == Code.OK
+        assert await code_of(source_for(NURSE), ticket) == Code.E_ROLE

@@ -3,11 +3,13 @@
 import pytest
 from msgspec.structs import replace
 
+from p2pledger.health import integrity
 from p2pledger.health.events import IntegrityAlerted
 from p2pledger.health.integrity import alerts_of, decode_alert
 from p2pledger.health.integrity_operations import IntegrityAlert
 from p2pledger.health.operations import record_handle
 from p2pledger.primitives.errors import Code
+from tests.attack import Without
 from tests.unit.execution.ledger import hash32, id16, key
 from tests.unit.health.charts import Chart
 from tests.unit.health.world import BERG, DOCTOR, PID, TAL, account
@@ -63,3 +65,11 @@ def test_who_was_given_nothing_cannot_tell(chart: Chart) -> None:
     assert chart.world.ask("denied", purpose="CLINTRCH") == Code.E_PURPOSE
     assert submit(DOCTOR, replace(ALERT, access_id=id16("denied"))) == Code.E_ROLE
     assert alerts_of(PID, chart.world.state) == ()
+
+
+@pytest.mark.attack("T73")
+def test_a_false_alarm_by_somebody_else(chart: Chart, without: Without) -> None:
+    """F-36: without the rule any practitioner could say of any house that it spoils records."""
+    with without(integrity.alert, "raise Refused(Code.E_ROLE)"):
+        assert chart.world.submit(DOCTOR, ALERT) == Code.OK
+    assert chart.world.submit(DOCTOR, replace(ALERT, index=2)) == Code.E_ROLE

@@ -7,9 +7,11 @@ import pytest
 
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected, Unavailable
+from p2pledger.vault import objects
 from p2pledger.vault.connection import open_vault
 from p2pledger.vault.objects import DirectoryStore
 from p2pledger.vault.wire import GetObject, ObjectReply
+from tests.attack import Without
 from tests.network.stage import CHAIN, member
 from tests.unit.vault.stage import NAMES, Holder, organisation, replicas
 
@@ -179,3 +181,18 @@ async def test_every_custodian_can_keep_for_every_other(own: DirectoryStore, tmp
             await stack.enter_async_context(holder.up())
         await replicas(own, *holders[1:]).keep(EVERYTHING)
         assert [list(holder.store(organisation("Tal")).names()) for holder in holders] == [[], [], []]
+
+
+@pytest.mark.attack("T72")
+async def test_a_copy_that_is_another(own: DirectoryStore, tal: Holder, without: Without) -> None:
+    """F-09: whoever reads computes the hash that is the name; no replica is believed."""
+    name = EVERYTHING[0]
+    async with tal.up():
+        ours = replicas(own, tal)
+        await ours.keep(EVERYTHING)
+        path_of(tal, name).write_bytes(b"something else")
+        own.delete(name)
+        with without(objects.checked, "raise Spoiled("):
+            assert await ours.get(name) == b"something else"
+        with pytest.raises(Unavailable, match="was changed"):
+            await ours.get(name)
