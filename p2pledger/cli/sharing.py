@@ -6,7 +6,7 @@ import click
 
 from p2pledger.cli.connect import Connection, with_connection
 from p2pledger.cli.output import say
-from p2pledger.primitives.errors import InvalidInput
+from p2pledger.primitives.errors import InvalidInput, Unavailable, Unreachable
 
 if TYPE_CHECKING:
     from p2pledger.client.joint_keys import Standing
@@ -108,9 +108,18 @@ def _wish(connection: Connection, key_epoch: int, share_epoch: int) -> None:
 
 
 def _standing(connection: Connection) -> "Standing":
-    from p2pledger.client.joint_keys import standing
+    """As the last checkpoint proves it. Before the first one nothing is proven, and there is no key either: what makes
+    a key active brings a checkpoint about. Should there be one all the same, the node drops the wish for the first.
+    """
+    from p2pledger.client.joint_keys import Standing, standing
 
-    return connection.ask(connection.organisation().account, standing)
+    try:
+        return connection.ask(connection.organisation().account, standing)
+    except Unreachable:
+        raise
+    except Unavailable as error:
+        say(f"nothing is proven yet: {error}")
+        return Standing(0, None, None)
 
 
 def _files(connection: Connection) -> "ShareFiles":

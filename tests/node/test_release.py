@@ -191,3 +191,28 @@ async def test_a_home_restored_from_before_a_refresh_releases_nothing_old(
     said += codes((await chart.hear([restored], 0)).failures)
     assert set(said) <= {Code.E_STALE, Code.E_NOT_FOUND, Code.E_NO_SHARE}
     assert said[-1] == Code.E_NO_SHARE
+
+
+async def test_an_operator_begins_and_a_further_key_stands_beside_the_first(
+    consortium: Callable[..., Cluster], tmp_path: Path
+) -> None:
+    """begin = manual: nothing happens unasked. What was sealed to the first key opens with its shares ever after."""
+    cluster = consortium(4, params=PARAMS)
+    await cluster.start(environ={"P2PLEDGER_RELEASE__BEGIN": "manual"})
+    await cluster.wait_ready()
+    terminal, home = Terminal(cluster, tmp_path), ["--home", cluster.member(cluster.names[2]).home]
+    await terminal.types("sharing", "refresh", *home, expect=2)
+    assert [secret_files(cluster, name) for name in cluster.names] == [[]] * 4
+    await terminal.types("sharing", "begin", *home)
+    await sharing_comes(cluster, cluster.names)
+    chart = await chart_of(cluster)
+    await terminal.types("sharing", "begin", *home, expect=2)
+    await terminal.types("sharing", "begin", "--new-key", *home)
+    await sharing_comes(cluster, cluster.names, key_epoch=2)
+    newer = await chart_of(cluster)
+    assert (chart.active.key.key_epoch, newer.active.key.key_epoch) == (1, 2)
+    assert chart.active.key.public != newer.active.key.public
+    for one in (chart, newer):
+        heard = await one.hear()
+        assert one.opened(heard.replies[:3]).content_key == one.content_keys[0]
+    assert [secret_files(cluster, name) for name in cluster.names] == [["share-1-0-0", "share-2-0-0"]] * 4
