@@ -244,8 +244,9 @@ def read_file(kind: Any, path: Path, connection: Connection) -> Any:
     from p2pledger.client.guardians import load
     from p2pledger.node.home import read_text
 
+    text = read_text(path)
     try:
-        return load(kind, read_text(path), connection.founding().chain)
+        return load(kind, text, connection.founding().chain)
     except InvalidInput as error:
         raise InvalidInput(f"{path}: {error}") from error
 

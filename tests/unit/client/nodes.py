@@ -29,11 +29,13 @@ from p2pledger.network.api import (
     GetBlock,
     GetConsents,
     GetErasures,
+    GetGuardians,
     GetLine,
     GetLog,
     GetOrganisations,
     GetReviews,
     GetState,
+    GuardiansReply,
     OrganisationsReply,
     ReceiptReply,
     Reply,
@@ -123,6 +125,13 @@ class HonestNode:
                 return ErasuresReply(request.id, queries.erasures(request.pid, chain.state))
             case GetAlerts():
                 return AlertsReply(request.id, integrity.alerts_of(request.pid, chain.state))
+            case GetGuardians():
+                if not queries.may_see_guardians(session.account, request.pid, request.salt, chain.state):
+                    raise Rejected(Code.E_ROLE, "not your guardians")
+                guarded = queries.guardianship(request.pid, request.recovery, chain.state)
+                if guarded is None:
+                    raise Rejected(Code.E_NOT_FOUND, "nobody guards it")
+                return GuardiansReply(request.id, *guarded)
             case GetReviews():
                 return ReviewsReply(request.id, queries.pending_reviews(chain.state))
             case GetState():

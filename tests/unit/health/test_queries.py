@@ -6,9 +6,12 @@ from p2pledger.health import consent, keys, log, queries
 from p2pledger.health.identity_operations import OrganisationSuspend
 from p2pledger.health.operations import KeyRotate
 from p2pledger.primitives.crypto import SigningKey
+from p2pledger.primitives.errors import Code
 from p2pledger.primitives.ids import AccountKey
 from tests.unit.execution.ledger import hash32, id16, key
-from tests.unit.health.world import BERG, DOCTOR, PATIENT, PID, SEE, TAL, World
+from tests.unit.health.guarded import AUNT, BROTHER, COUSIN, FRIEND, Guarded
+from tests.unit.health.guarded import salt as salt_of
+from tests.unit.health.world import BERG, DOCTOR, PATIENT, PID, SEE, TAL, World, account
 
 
 @pytest.fixture
@@ -98,3 +101,40 @@ def test_rotating_does_not_close_ones_own_document(world: World) -> None:
     assert queries.is_active_member(AccountKey(TAL.public), world.state) is False
     assert queries.is_active_member(AccountKey(DOCTOR.public), world.state) is False
     assert not _may(world, TAL, keys.log_head(PID))
+
+
+def test_guardians_are_seen_by_those_whom_it_concerns() -> None:
+    """F-29: the patient, members, the new key while it waits, and guardians who open their own commitment."""
+    guarded = Guarded()
+    state = guarded.world.state
+
+    def sees(name: str, salt: bytes | None = None) -> bool:
+        return queries.may_see_guardians(account(name), PID, salt, state)
+
+    assert sees("patient") and sees("Tal") and not sees("doctor") and not sees("stranger")
+    assert sees(AUNT, salt_of(AUNT)) and not sees(AUNT) and not sees(AUNT, salt_of(BROTHER)) and not sees(FRIEND, None)
+    assert not sees("doctor", salt_of(AUNT))
+    assert guarded.set(COUSIN, FRIEND) == Code.OK
+    assert sees(FRIEND, salt_of(FRIEND)), "a guardian to come may look, too"
+    assert not sees("new")
+    assert guarded.start("new", AUNT, BROTHER) == Code.OK
+    assert sees("new")
+    assert guarded.veto("new") == Code.OK
+    assert not sees("new")
+
+
+def test_who_guards_is_told_with_the_recovery_that_waits_or_was_asked_for() -> None:
+    guarded = Guarded()
+    state = guarded.world.state
+    assert queries.guardianship(id16("nobody"), None, state) is None
+    data, recovery = queries.guardianship(PID, None, state) or (b"", b"")
+    assert data == state.get(keys.guardianship(PID)) and recovery is None
+    assert guarded.start("new", AUNT, BROTHER) == Code.OK
+    identifier = id16("recovery to new")
+    waits = state.get(keys.recovery(identifier))
+    assert queries.guardianship(PID, None, state) == (state.get(keys.guardianship(PID)), waits)
+    assert guarded.veto("new") == Code.OK
+    assert queries.guardianship(PID, None, state) == (state.get(keys.guardianship(PID)), None)
+    kept = queries.guardianship(PID, identifier, state)
+    assert kept is not None and kept[1] == state.get(keys.recovery(identifier))
+    assert queries.guardianship(PID, id16("unheard of"), state) == (state.get(keys.guardianship(PID)), None)
