@@ -62,6 +62,7 @@ def _asking_options(command: "Callable[..., Any]") -> "Callable[..., Any]":
         click.option("--purpose", "purpose_text", metavar="CODE", help="A PurposeOfUse code like TREAT."),
         click.option("--for", "span_ms", type=Span(), default="1h", show_default=True, help="No release after that."),
         click.option("--reason", help="The written reason for breaking the glass; a commitment to it is sent."),
+        click.option("--slip", "slip_file", type=FILE, help="Write what opens this access on the log."),
         click.option("--declare", "is_declared", is_flag=True, help="Say classes, months, authors, encounters, too."),
         click.option("--name-records", is_flag=True, help="Name each record on the chain, for consents to records."),
     ]
@@ -217,16 +218,19 @@ def _request(
     purpose_text: str | None,
     span_ms: int,
     reason: str | None,
+    slip_file: Path | None,
     is_declared: bool,
     name_records: bool,
 ) -> "tuple[AccessRequest, Ticket]":
     from p2pledger.cli.clock import now_ms
     from p2pledger.cli.consent import purpose_of, read_card
+    from p2pledger.client.disclosures import Slip
     from p2pledger.client.reading import ask_for
+    from p2pledger.node.home import write_new
 
     if purpose_text is None:
         raise InvalidInput("say --purpose, or --access for what was asked before")
-    return ask_for(
+    operation, ticket = ask_for(
         reader,
         connection.founding().chain,
         _chosen(index_file, classes, refs, is_all),
@@ -237,6 +241,10 @@ def _request(
         declared=is_declared,
         by_name=name_records,
     )
+    if slip_file is not None:  # before it is asked: an access on the log that nobody can open would be worse
+        slip = Slip(ticket.access_id, ticket.salt, ticket.scope, reason)
+        write_new(slip_file, slip.dump().encode(), 0o600)
+    return operation, ticket
 
 
 def _chosen(index_file: Path | None, classes: tuple[str, ...], refs: tuple[str, ...], is_all: bool) -> "ChartIndex":

@@ -17,6 +17,7 @@ from p2pledger.health.events import (
     BasisKind,
     ConsentGranted,
     ConsentRevoked,
+    EmergencyAnchored,
     GuardiansChanged,
     IdentityRekeyed,
     IntegrityAlerted,
@@ -151,6 +152,10 @@ def event(told: AnyEvent) -> str:
             return f"guardians have frozen the key until {_moment(told.until_ms)}"
         case PatientUnfrozen():
             return "guardians have ended the freeze"
+        case EmergencyAnchored():
+            late = "; it should have been here within a day" if told.is_late else ""
+            when = _moment(told.opened_ms)
+            return f"an emergency summary was opened without the ledger, {when} by the house's own clock{late}"
         case IntegrityAlerted():
             return f"INTEGRITY: other bytes than were committed to were given out of record {told.record.hex()}"
         case KeyRevoked():

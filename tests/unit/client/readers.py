@@ -24,7 +24,7 @@ from p2pledger.health.release import Moment
 from p2pledger.network.api import GetShares, Reply, Request, SharesReply
 from p2pledger.network.certificates import make_certificate
 from p2pledger.network.clients import ClientServer, Session
-from p2pledger.primitives.crypto import sha256
+from p2pledger.primitives.crypto import SigningKey, sha256
 from p2pledger.primitives.errors import Code, Rejected
 from p2pledger.threshold.dkg import CeremonyId
 from p2pledger.threshold.participant import seeded
@@ -127,8 +127,10 @@ class Ward:
         return ticket
 
     @asynccontextmanager
-    async def reader(self, holders: Sequence[Holder], patience: Patience = QUICK) -> AsyncIterator[LedgerClient]:
-        """The physician as a client of these nodes, each behind a port of its own with its member's key."""
+    async def reader(
+        self, holders: Sequence[Holder], patience: Patience = QUICK, account: SigningKey = DOCTOR
+    ) -> AsyncIterator[LedgerClient]:
+        """The physician, or somebody else, as a client of these nodes, each behind a port of its own."""
         chain = self.chain
         async with trio.open_nursery() as nursery:
             places = []
@@ -143,6 +145,6 @@ class Ward:
                     feeder=node.next_page,
                 )
                 places.append(Node("127.0.0.1", await nursery.start(server.serve, "127.0.0.1", 0), server.node))
-            async with open_ledger(chain.founding, places, DOCTOR, patience, lambda: chain.now_ms / 1000) as client:
+            async with open_ledger(chain.founding, places, account, patience, lambda: chain.now_ms / 1000) as client:
                 yield client
             nursery.cancel_scope.cancel()

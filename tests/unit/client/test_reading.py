@@ -10,6 +10,8 @@ import trio
 from msgspec.structs import replace
 
 from p2pledger.client.chart_index import ChartIndex
+from p2pledger.client.health import decision_of
+from p2pledger.client.keyring import Persona
 from p2pledger.client.ledger import Patience
 from p2pledger.client.reading import Blame, Changed, OwnVault, ask_for, read_records, tell
 from p2pledger.client.records import SealedRecord
@@ -20,9 +22,9 @@ from p2pledger.health.integrity import alerts_of, decode_alert
 from p2pledger.health.operations import ConsentRevoke
 from p2pledger.network.api import SharesReply
 from p2pledger.primitives.errors import Code, ConfigError, InvalidInput, Rejected, Unavailable
-from tests.unit.client.readers import PHYSICIAN, Holder, Ward
+from tests.unit.client.readers import PATIENT_BOX, PHYSICIAN, Holder, Ward
 from tests.unit.execution.ledger import id16
-from tests.unit.health.world import DAY_MS, PATIENT, PID
+from tests.unit.health.world import DAY_MS, EMERGENCY, PATIENT, PID, TAL
 
 ENDLESS = Patience(silence_s=1e6, busy_first_s=0.01, busy_most_s=0.05, total_s=1e6)
 """Who waits for a straggler with this never gets anything."""
@@ -204,6 +206,31 @@ async def test_a_revocation_after_the_receipt_ends_it(tmp_path: Path) -> None:
         ward.chain.tick()
         with pytest.raises(Rejected, match="E_REVOKED: 4 validators refuse"):
             await read_records(ledger, ward.own, ticket)
+
+
+async def test_broken_glass_opens_records_with_a_second_signature(tmp_path: Path) -> None:
+    """F-15: the reason and a colleague's signature are judged again by each validator; no consent is needed."""
+    tmp_path.chmod(0o700)
+    ward = Ward(tmp_path)
+    assert ward.chain.credential("doctor", TAL, role="paramedic", groups=(EMERGENCY,)) == Code.OK
+    part = ward.chart.of_classes("medication")
+    async with ward.reader(ward.holders()) as ledger:
+        operation, ticket = ask_for(
+            PHYSICIAN, ward.chain.chain, part, "BTG", ward.chain.now_ms + DAY_MS, reason=b"unconscious"
+        )
+        decided = decision_of((await ledger.submit(operation, cosigners=[TAL])).executed)
+        assert decided.is_allowed and decided.basis == "btg"
+        reading = await read_records(ledger, ward.own, ticket)
+    assert len(reading.records) == len(part.entries)
+
+
+async def test_a_patient_reads_its_own_by_shares_as_well(ward: Ward, allergies: ChartIndex) -> None:
+    """F-12: nobody's consent is asked, though its own box key would do."""
+    owner = Persona(id16("Berg"), PID, PATIENT, PATIENT_BOX)
+    async with ward.reader(ward.holders(), account=PATIENT) as ledger:
+        operation, ticket = ask_for(owner, ward.chain.chain, allergies, "PATRQT", ward.chain.now_ms + DAY_MS)
+        assert decision_of((await ledger.submit(operation)).executed).basis == "owner"
+        assert len((await read_records(ledger, ward.own, ticket)).records) == 7
 
 
 # Tickets and tables of contents
