@@ -1,6 +1,7 @@
 """Runs worlds through faults, heals them, and demands progress: one line replays a failure."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from p2pledger.primitives import crypto
@@ -49,8 +50,15 @@ def run_seed(seed: int, n: int, heights: int = 20, profile: str = "swarm", byzan
         raise InvariantBroken(f"{broken}\nreplay with: {replay}") from broken
 
 
-def run_plan(plan: Plan, workload: Workload | None = None, log: list[str] | None = None) -> Result:
+def run_plan(
+    plan: Plan,
+    workload: Workload | None = None,
+    log: list[str] | None = None,
+    demands: Callable[[World], object] = lambda _: None,
+) -> Result:
     """One world through its faults and healing; `log` takes the event log, line by line.
+
+    `demands`: what is asked of the healed world beyond progress.
 
     Raises InvariantBroken, also for any error of our own code.
     """
@@ -60,6 +68,7 @@ def run_plan(plan: Plan, workload: Workload | None = None, log: list[str] | None
         go_through_faults(world, plan.rounds, plan.heights)
         world.heal()
         demand_progress(world, plan.heights)
+        demands(world)
     except InvariantBroken:
         raise
     except (AssertionError, P2PLedgerError, LookupError, TypeError, ValueError) as error:

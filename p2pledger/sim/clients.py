@@ -6,7 +6,7 @@ from p2pledger.chain.transaction import Transaction, parse, sign
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.ids import Millis, Nonce
-from p2pledger.sim.founding import WALL_START_MS, Consortium
+from p2pledger.sim.founding import Consortium
 
 VALID_MS = 3_600_000
 """Transactions outlive every run."""
@@ -28,9 +28,9 @@ class Clients:
         self._nonces[self._consortium.accounts[sender].public] -= 1
 
     def sign(
-        self, key: SigningKey, operations: Sequence[Record], now: int, cosigners: Sequence[SigningKey] = ()
+        self, key: SigningKey, operations: Sequence[Record], wall_ms: int, cosigners: Sequence[SigningKey] = ()
     ) -> Transaction:
-        """A fresh transaction of the account with this key, valid for an hour from `now` ms on."""
+        """A fresh transaction of the account with this key, valid for an hour from this time on."""
         nonce = self._nonces[key.public] = self._nonces.get(key.public, 0) + 1
-        until = Millis(WALL_START_MS + now + VALID_MS)
+        until = Millis(wall_ms + VALID_MS)
         return parse(sign(self._consortium.founding.chain, key, Nonce(nonce), until, list(operations), cosigners))

@@ -108,7 +108,7 @@ class Clinic(Workload):
         person = person or world.random.choice(self._people)
         kind: IdentityKind = "patient" if person.is_patient else "practitioner"
         operation = IdentityRegister(
-            person.did, kind, AccountKey(person.key.public), bytes(32), _hospital(world), bytes(32)
+            person.did, kind, AccountKey(person.key.public), bytes(32), hospital_of(world), bytes(32)
         )
         world.submit_signed(at, person.key, [operation], [hospital])
 
@@ -117,16 +117,23 @@ class Clinic(Workload):
     ) -> None:
         reader = reader or world.random.choice(self._people[PATIENTS:])
         valid_ms = valid_ms or world.random.choice([2_000, HOUR_MS, HOUR_MS])
-        until = Millis(WALL_START_MS + world.now + valid_ms)
+        until = Millis(world.wall_ms + valid_ms)
         operation = CredentialIssue(reader.did, "physician", bytes(32), Millis(WALL_START_MS - HOUR_MS), until)
         world.submit_signed(at, world.consortium.accounts[0], [operation])
 
     def _grant(self, world: "World", at: int) -> None:
         chance = world.random
         patient, reader = chance.choice(self._people[:PATIENTS]), chance.choice(self._people[PATIENTS:])
+        opening, grant = self._terms(world, patient, reader)
+        self._grants.append((patient, grant, opening))
+        world.submit_signed(at, patient.key, [grant])
+
+    def _terms(self, world: "World", patient: "_Person", reader: "_Person") -> tuple[ActorOpening, ConsentGrant]:
+        """A consent that may be short, in the past, or used up soon."""
+        chance = world.random
         opening = ActorOpening(chance.randbytes(32), "person", reader.did)
-        now = WALL_START_MS + world.now
-        grant = ConsentGrant(
+        now = world.wall_ms
+        return opening, ConsentGrant(
             consent_id=self._fresh(),
             pid=patient.did,
             capacity="patient",
@@ -143,8 +150,6 @@ class Clinic(Workload):
             doc_commit=b"\1" * 32,
             evidence_commit=b"\2" * 32,
         )
-        self._grants.append((patient, grant, opening))
-        world.submit_signed(at, patient.key, [grant])
 
     def _revoke(self, world: "World", at: int) -> None:
         if self._grants:
@@ -163,7 +168,7 @@ class Clinic(Workload):
         asking = reader if chance.random() < 0.9 else chance.choice(self._people)
         request = AccessRequest(
             access_id=access_id,
-            organisation=_hospital(world),
+            organisation=hospital_of(world),
             pid=patient.did,
             basis=grant.consent_id if chance.random() < 0.8 else None,
             purpose=grant.purposes[0] if is_fitting else chance.choice(ASKED),
@@ -175,7 +180,7 @@ class Clinic(Workload):
             months=None,
             reader_eph_x25519=ephemeral,
             pop=sign_pop(asking.key, chain, ephemeral, access_id, scope),
-            not_after_ms=Millis(WALL_START_MS + world.now + HOUR_MS),
+            not_after_ms=Millis(world.wall_ms + HOUR_MS),
         )
         world.submit_signed(at, asking.key, [request])
 
@@ -255,7 +260,7 @@ class _Person:
         self.did: Bytes16 = hashlib.sha256(b"person %d" % number).digest()[:16]
 
 
-def _hospital(world: "World") -> Bytes16:
+def hospital_of(world: "World") -> Bytes16:
     """The organisation of the first founding member."""
     account = world.consortium.accounts[0].public
     cards = world.consortium.founding.genesis.cards

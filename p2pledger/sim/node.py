@@ -41,7 +41,6 @@ from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import InvalidInput, StoreError
 from p2pledger.primitives.ids import Height, NodeId, ValidatorId
-from p2pledger.sim.founding import WALL_START_MS
 from p2pledger.sim.observer import InvariantBroken
 from p2pledger.sim.situations import Situations
 from p2pledger.storage.memory import MemoryLedgerStore, MemoryStateStore
@@ -128,7 +127,7 @@ class SimNode:
 
     def moment(self) -> Now:
         """Monotonic time is everybody's; wall clocks differ."""
-        return Now(self._world.now, WALL_START_MS + self._world.now + self.skew_ms)
+        return Now(self._world.now, self._world.wall_ms + self.skew_ms)
 
     # Life
 
@@ -154,7 +153,7 @@ class SimNode:
             self._world.link_up(self)
             self._perform(effects)
         except _Crash:
-            self._crash_for_a_while()
+            self.crash_for_a_while()
 
     def _headers(self) -> list[bytes]:
         records = (self.ledger.block(Height(height)) for height in range(1, self.ledger.tip() + 1))
@@ -185,7 +184,8 @@ class SimNode:
             self.state = MemoryStateStore()
         self._world.crashed(self)
 
-    def _crash_for_a_while(self) -> None:
+    def crash_for_a_while(self) -> None:
+        """Die, and start again some time later."""
         self.crash()
         pause = max(self._chance.randint(50, 2_000), self._full_until - self._world.now)
         self._world.at(pause, lambda: self._world.restart(self.index))
@@ -222,7 +222,7 @@ class SimNode:
                 self._world.delivered(self, event.node, event.body)
             self._perform(engine.handle(event, self.moment()))
         except _Crash:
-            self._crash_for_a_while()
+            self.crash_for_a_while()
             return
         if self.busy_ms and not self._world.network.is_healed:
             self.stalled_until = max(self.stalled_until, self._world.now + self.busy_ms)

@@ -23,6 +23,12 @@ class Workload:
         """One transaction's operations, such as any founding member may send. Draw from `random` only."""
         raise AssertionError(f"{type(self).__name__} must say what clients submit")
 
+    def begin(self, world: "World") -> None:
+        """All nodes run for the first time."""
+
+    def crashed(self, world: "World", index: int) -> None:
+        """A node is gone for a while."""
+
     def submit(self, world: "World", round_: int) -> None:
         """Called again and again while the world is unkind; by default a random member submits at its own node."""
         world.submit_operations(world.random.randrange(world.n), self.operations(world.random, round_))

@@ -28,7 +28,7 @@ from p2pledger.sim.adversaries import Adversary
 from p2pledger.sim.application import Put
 from p2pledger.sim.clients import Clients
 from p2pledger.sim.faults import Chance, Faults
-from p2pledger.sim.founding import found
+from p2pledger.sim.founding import WALL_START_MS, found
 from p2pledger.sim.network import Network
 from p2pledger.sim.node import SimNode
 from p2pledger.sim.observer import Observer
@@ -72,6 +72,8 @@ class World:
         """Which node was handed which transaction, and owes its client an answer."""
         self.now = 0
         """Milliseconds since the beginning."""
+        self.ahead_ms = 0
+        """How much longer it was by everybody's wall clock: time that passed in an instant."""
         self.trace = hashlib.sha256()
         self.messages = 0
         """Put on the wire so far."""
@@ -84,6 +86,7 @@ class World:
             node.start()
         for adversary in self.adversaries.values():
             adversary.begin()
+        self.workload.begin(self)
         if self.adversaries or self.faults.partition or self.faults.clock_jump:
             self.at(SHIFT_MS, self._shift)
 
@@ -96,6 +99,11 @@ class World:
             self.nodes[index].busy_ms = faults.busy_ms
 
     # Time
+
+    @property
+    def wall_ms(self) -> int:
+        """What a right clock says."""
+        return WALL_START_MS + self.now + self.ahead_ms
 
     def at(self, delay: int, what: Callable[[], object]) -> None:
         """Call `what` after `delay` ms."""
@@ -129,6 +137,11 @@ class World:
             self.step()
         self.now = max(self.now, at)
 
+    def pass_time(self, ms: int) -> None:
+        """Everybody's wall clock goes on by this much, in which nothing happened."""
+        self.note(f"{ms} ms pass")
+        self.ahead_ms += ms
+
     def note(self, line: str) -> None:
         """One line of the event log."""
         text = f"{self.now} {line}"
@@ -161,6 +174,7 @@ class World:
         self.note(f"{node.index} crashes")
         self.observer.reached["crash"] += 1
         self.observer.crashed(node.index)
+        self.workload.crashed(self, node.index)
         for other in self.nodes:
             if other is not node and other.engine is not None and self.network.may_link(node.index, other.index):
                 self.deliver(1, other, LinkDown(node.id))
@@ -253,7 +267,7 @@ class World:
         if self.nodes[index].engine is None:
             return None
         chance, faults = self.chance["clients"], self.faults
-        transaction = self.clients.sign(key, operations, self.now, cosigners)
+        transaction = self.clients.sign(key, operations, self.wall_ms, cosigners)
         receivers = [self.nodes[index]]
         if not self.network.is_healed and faults.retries and chance.random() < faults.retries:
             self.observer.reached["client retry"] += 1
@@ -263,7 +277,7 @@ class World:
         if not self.network.is_healed and faults.flood and chance.random() < faults.flood:
             self.observer.reached["client flood"] += 1
             for _ in range(50):
-                extra = self.clients.sign(key, operations, self.now, cosigners)
+                extra = self.clients.sign(key, operations, self.wall_ms, cosigners)
                 self.hand_over(index, extra)
         return transaction.id
 

@@ -28,6 +28,8 @@ SIMULATORS = {
     "stores": "tests.seeded.stores",
     "solo": "tests.seeded.solo",
     "duties": "tests.seeded.duties",
+    "releases": "tests.seeded.releases",
+    "keys": "p2pledger.sim.keys.campaign",
 }
 """What runs by seed, and the module whose `run_seed(seed, nodes)` does it."""
 LINES_MAX = 5

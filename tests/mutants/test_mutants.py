@@ -1,4 +1,4 @@
-"""Every rule of docs/protocol.md is missed when it is taken away (docs/mutants.md)."""
+"""Every rule of docs/protocol.md, and of docs/threshold.md, is missed when it is taken away (docs/mutants.md)."""
 
 import ast
 import re
@@ -17,6 +17,8 @@ CHUNKS = [MUTANTS[start : start + CHUNK] for start in range(0, len(MUTANTS), CHU
 IN_FORCE = set(re.findall(r"^- \*\*(P\d+b?) ", (ROOT / "docs/protocol.md").read_text(), re.MULTILINE)) - set(
     NOT_IN_FORCE
 )
+INVARIANTS = set(re.findall(r"^- \*\*(I-\d+)\*\* ", (ROOT / "docs/threshold.md").read_text(), re.MULTILINE))
+"""What must hold of shares of keys."""
 
 each_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 
@@ -41,7 +43,7 @@ def test_it_is_small_and_fits_the_present_tree(mutant: Mutant) -> None:
 @each_mutant
 def test_its_tests_cite_its_rules(mutant: Mutant) -> None:
     """The rules are in force, and a test that must fail says which of them it is about."""
-    assert set(mutant.rules) <= IN_FORCE
+    assert set(mutant.rules) <= IN_FORCE | INVARIANTS
     said = ""
     for test in mutant.tests:
         file, name = test.split("::")
@@ -52,8 +54,8 @@ def test_its_tests_cite_its_rules(mutant: Mutant) -> None:
 
 
 def test_every_rule_has_a_mutant() -> None:
-    assert {rule for mutant in MUTANTS for rule in mutant.rules} == IN_FORCE
-    assert len(IN_FORCE) == 23
+    assert {rule for mutant in MUTANTS for rule in mutant.rules} == IN_FORCE | INVARIANTS
+    assert (len(IN_FORCE), len(INVARIANTS)) == (23, 7)
 
 
 def test_the_table_lists_exactly_these() -> None:
@@ -76,7 +78,7 @@ def test_the_table_lists_exactly_these() -> None:
 
 @pytest.mark.parametrize("chunk", CHUNKS, ids=lambda chunk: f"{chunk[0].name}..{chunk[-1].name}")
 def test_what_it_removes_is_missed(chunk: list[Mutant]) -> None:
-    """P1 to P24: every cited test fails where its rule is removed. `make mutants` runs the seeds, too."""
+    """P1 to P24, I-1 to I-10: every cited test fails where its rule is removed. `make mutants` runs the seeds, too."""
     command = [sys.executable, "-m", "tests.mutants.run", "--cited", *(mutant.name for mutant in chunk)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

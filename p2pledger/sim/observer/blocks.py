@@ -42,6 +42,8 @@ class Founding:
     nodes: frozenset[bytes]
     window: int
     timeout_cap_ms: int
+    drift_ms: int
+    heartbeat_ms: int
     checkpoint_interval: int
     validators_hash: bytes
     parameters_hash: bytes
@@ -74,7 +76,7 @@ def read_founding(data: bytes) -> Founding:
         if not holds(sized(card[3]), chain, sized(signature, 64)):
             raise Unreadable(f"the genesis is not signed by {card[1]}")
     seats = tuple(sorted((Seat(card[5], card[6], card[0]) for card in cards), key=lambda seat: seat.key))
-    window, _, timeout_cap_ms, _, _, _, checkpoint_interval, *_ = array(parameters, 18)
+    window, _, timeout_cap_ms, drift_ms, heartbeat_ms, _, checkpoint_interval, *_ = array(parameters, 18)
     validators_hash = sha256(pack([[seat.key, seat.node, seat.organisation] for seat in seats])).digest()
     parameters_hash = sha256(pack(parameters)).digest()
     rest = (created_ms, validators_hash, None, parameters_hash, (), NOTHING, 0, (), ())
@@ -88,6 +90,8 @@ def read_founding(data: bytes) -> Founding:
         nodes,
         window,
         timeout_cap_ms,
+        drift_ms,
+        heartbeat_ms,
         checkpoint_interval,
         validators_hash,
         parameters_hash,
@@ -203,6 +207,8 @@ class Receipt:
     code: int
     leaf: bytes
     """Its leaf in the effects tree of its height."""
+    events: tuple[bytes, ...]
+    """What it reports, each event as encoded."""
 
 
 def read_receipt(data: bytes) -> Receipt:
@@ -211,4 +217,5 @@ def read_receipt(data: bytes) -> Receipt:
     height, index, transaction, code, events_hash = array(receipt, 5)
     if sha256(pack(events)).digest() != events_hash:
         raise Unreadable(f"a receipt at {height}/{index} names another hash of its events")
-    return Receipt(number(height), number(index), sized(transaction), number(code), leaf(b"r" + pack(receipt)))
+    place = number(height), number(index)
+    return Receipt(*place, sized(transaction), number(code), leaf(b"r" + pack(receipt)), listed(events))

@@ -30,6 +30,7 @@ from p2pledger.sim.observer.reader import (
     Record,
     Statement,
 )
+from p2pledger.sim.observer.releases import Releases
 from p2pledger.sim.observer.speech import Speech, named
 
 EVIDENCE_GRACE_MS = 1_000
@@ -60,6 +61,8 @@ class Observer:
         self._chain = Chain(self.founding, self._speech)
         self._outcomes = Outcomes(self.founding)
         self._lives = {i: Life(i, key, keys[key]) for i, key in enumerate(validators) if i not in liars}
+        self.releases = Releases(self.founding, validators, liars, self.reached)
+        """Judges what validators do with their shares of keys."""
         self._bodies: dict[bytes, Heard] = {}
         self._honest = frozenset(life.key for life in self._lives.values())
         self._nodes = frozenset(keys.values())
@@ -323,6 +326,8 @@ class Observer:
         self._outcomes.execute(life, self._chain, height, root, tuple(receipts))
         while self._outcomes.duties:
             self._convict(self._outcomes.duties.pop())
+        while self._outcomes.told:
+            self.releases.take(*self._outcomes.told.pop())
 
     def _convict(self, operations: bytes) -> None:
         """P14: what a validator's node put onto the chain proves that somebody contradicted itself, each liar once."""

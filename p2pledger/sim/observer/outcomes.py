@@ -61,6 +61,8 @@ class Outcomes:
         """Where each transaction stands that has a receipt; the last one if E_NONCE came first."""
         self.duties: list[bytes] = []
         """Operations that validators' nodes have successfully sent, not yet looked at."""
+        self.told: list[tuple[Header, list[tuple[Transaction, Receipt]]]] = []
+        """What heights came to, not yet looked at."""
         self.answered: dict[bytes, tuple[int, int]] = {}
 
     # Facts
@@ -118,10 +120,13 @@ class Outcomes:
     def _replay(self, header: Header, receipts: Sequence[Receipt]) -> None:
         """Go through the block: everything in it has one receipt now or had one before, and nothing else has."""
         at = 0
+        done: list[tuple[Transaction, Receipt]] = []
+        self.told.append((header, done))
         skipped = self._skipped.pop(header.height, None)
         for transaction in self._transactions(header) if skipped is None else skipped:
             if at < len(receipts) and receipts[at].transaction == transaction.id:
                 self._check_first(transaction, receipts[at])
+                done.append((transaction, receipts[at]))
                 at += 1
             elif (transaction.sender, transaction.nonce) not in self._used:
                 raise InvariantBroken(

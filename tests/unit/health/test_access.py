@@ -231,7 +231,7 @@ def test_a_denying_consent_with_a_permitting_exception(world: World) -> None:
 
 
 def test_requests_about_nothing_are_refused_without_a_line(world: World) -> None:
-    """Unknown pid, used id, foreign proof of possession, months backwards: a failed receipt, and no log line."""
+    """I-5. Unknown pid, used id, foreign proof of possession, months backwards: a failed receipt, and no log line."""
     world.grant()
     assert world.ask("used") == Code.OK
     for request, code in (

@@ -49,6 +49,7 @@ def joined(keepers: list[Keeper], identifier: CeremonyId = FIRST) -> list[Keeper
 
 @pytest.mark.parametrize("n", SIZES)
 def test_validators_make_a_joint_key_over_the_chain(n: int) -> None:
+    """I-3: t = n − f of them, and any t."""
     ledger = ledger_of(n)
     keepers = keepers_of(ledger)
     active = hold(ledger, FIRST, keepers)

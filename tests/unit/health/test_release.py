@@ -80,7 +80,7 @@ def test_nothing_after_the_consent_has_expired(chart: Chart) -> None:
 
 
 def test_the_own_clock_refuses_where_the_chain_stands_still(chart: Chart) -> None:
-    """Less the drift that honest clocks may have; and it never permits what block time refuses."""
+    """I-2. Less the drift that honest clocks may have; and it never permits what block time refuses."""
     request = chart.allow(0)
     now = chart.moment()
     end = consent_end(chart)
@@ -96,6 +96,7 @@ def consent_end(chart: Chart) -> int:
 
 
 def test_nothing_from_a_node_that_is_behind(chart: Chart) -> None:
+    """I-2: what it has not heard of it must not overlook."""
     request = chart.allow(0)
     now = chart.moment()
     oldest = now.block_ms + 2 * now.heartbeat_ms + now.drift_ms
@@ -105,12 +106,14 @@ def test_nothing_from_a_node_that_is_behind(chart: Chart) -> None:
 
 
 def test_nothing_after_the_consent_was_revoked(chart: Chart) -> None:
+    """I-2, F-06: from its block on."""
     request = chart.allow(0)
     assert chart.world.submit(PATIENT, ConsentRevoke(id16("consent"), "withdrawn")) == Code.OK
     assert chart.code(request) == Code.E_REVOKED
 
 
 def test_nothing_after_the_requests_own_end(chart: Chart) -> None:
+    """I-2: whatever the consent says."""
     end = chart.world.now_ms + HOUR_MS
     request = chart.allow(0, not_after_ms=end)
     drift_ms = chart.moment().drift_ms
@@ -188,7 +191,7 @@ def test_broken_glass_is_judged_with_its_second_factor() -> None:
 
 
 def test_an_eighth_record_is_not_released(chart: Chart) -> None:
-    """Not one outside the scope, and not one whose compartment was not asked for, scope or no scope."""
+    """I-1. Not one outside the scope, and not one whose compartment was not asked for, scope or no scope."""
     request = chart.allow(*SEVEN)
     more = replace(request, openings=(*request.openings, chart.opening(NOTE)))
     assert chart.code(more) == Code.E_SCOPE
@@ -198,6 +201,7 @@ def test_an_eighth_record_is_not_released(chart: Chart) -> None:
 
 
 def test_the_scope_is_opened_with_its_salt_and_its_number(chart: Chart) -> None:
+    """I-1: the access that was allowed is about these records."""
     request = chart.allow(0, 1)
     assert chart.code(replace(request, salt=hash32("another salt"))) == Code.E_SCOPE
     assert chart.code(replace(request, scope=request.scope[:1])) == Code.E_SCOPE
@@ -211,11 +215,13 @@ def test_a_record_is_asked_for_once(chart: Chart) -> None:
 
 
 def test_a_record_outside_the_months_is_not_released(chart: Chart) -> None:
+    """I-1: the months are a part of what was allowed."""
     assert chart.code(chart.allow(0, months=(202001, 202112))) == Code.OK
     assert chart.code(chart.allow(6, name="later", months=(202001, 202112))) == Code.E_SCOPE
 
 
 def test_a_record_is_that_of_the_chain(chart: Chart) -> None:
+    """I-4: nothing that a leaf says is believed without its path."""
     request = chart.allow(0)
     leaf = request.openings[0].proof.leaf
     proof = request.openings[0].proof
@@ -231,7 +237,7 @@ def test_a_record_is_that_of_the_chain(chart: Chart) -> None:
 
 
 def test_another_patients_record_is_not_released(chart: Chart) -> None:
-    """The scope is a commitment: nobody saw which records it names until now."""
+    """I-4. The scope is a commitment: nobody saw which records it names until now."""
     world = chart.world
     world.register("other", "patient", BERG, "Berg")
     foreign = batch(batch_id=id16("foreign"), pid=id16("other"), n=chart.n, root=_root(chart))
@@ -248,6 +254,7 @@ def _root(chart: Chart) -> bytes:
 
 
 def test_another_capsule_than_the_committed_one_is_refused(chart: Chart) -> None:
+    """I-4."""
     request = chart.allow(0)
     assert chart.code(changed(request, capsule=chart.capsules[1])) == Code.E_CAPSULE
     assert chart.code(changed(request, capsule=b"")) == Code.E_CAPSULE

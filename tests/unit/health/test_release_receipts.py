@@ -37,7 +37,7 @@ def test_each_validator_reports_for_itself(chart: Chart) -> None:
 
 
 def test_a_report_only_grows(chart: Chart) -> None:
-    """Replayed or late ones change nothing."""
+    """I-9. Replayed or late ones change nothing."""
     assert report(chart, Released(ACCESS, 2)) == Code.OK
     for records in (1, 2):
         assert report(chart, Released(ACCESS, records)) == Code.E_DUP
@@ -56,7 +56,7 @@ def test_nobody_reports_what_cannot_be(chart: Chart) -> None:
 
 
 def test_what_was_written_down_and_not_reported_is_owed(chart: Chart) -> None:
-    """A node that has released without a report is found by its own entries, after a crash too."""
+    """I-9. A node that has released without a report is found by its own entries, after a crash too."""
     chart.allow(3, 4, name="other")
     written = {ACCESS: 3, id16("other"): 1}
     mine = chart.keepers[0].validator

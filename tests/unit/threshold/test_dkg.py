@@ -64,6 +64,7 @@ def test_without_t_seats_there_is_no_key(n: int) -> None:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_a_dealer_that_cheats_one_and_does_not_answer_is_excluded(n: int) -> None:
+    """I-3."""
     cheat, victim = seats(n)[0], n
     done = table(n, lies={cheat: spoiled_box(victim)}, stubborn=frozenset({cheat})).run()
     assert done.ceremony.phase == Phase.ACTIVE
@@ -100,6 +101,7 @@ def test_a_dealer_that_more_than_f_accuse_is_excluded_whatever_it_answers() -> N
 
 
 def test_too_many_cheats_leave_no_key() -> None:
+    """I-3: fewer dealers than will open it could know it."""
     cheats = frozenset(seats(4)[:2])
     done = table(4, lies={cheat: spoiled_box(4) for cheat in cheats}, stubborn=cheats).run()
     assert done.ceremony.phase == Phase.FAILED

@@ -35,6 +35,7 @@ def keepers(done: Table) -> Keepers:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_a_refresh_keeps_the_key_and_changes_every_share(n: int) -> None:
+    """I-10."""
     before = finished(n)
     after = resharing(before).run()
     assert after.ceremony.phase == Phase.ACTIVE
@@ -111,6 +112,7 @@ def test_a_dealer_that_cheats_is_left_out_of_the_set() -> None:
 
 
 def test_nobody_deals_another_secret_than_its_share() -> None:
+    """I-10: X stays what it is."""
     stage = resharing(finished(4))
     stage.join()
     seat = seats(4)[0]

@@ -1,0 +1,475 @@
+"""A clinic whose records are sealed to a joint key: custodians seal, readers ask, patients take back, keys are renewed.
+
+The validators' part is `holder.KeyHolder`, that of those who lie `liars`. What must be true is judged outside, by
+`observer/releases.py`; here readers check what they open, and a healed world must let them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from p2pledger.health import joint_key, keys, release
+from p2pledger.health.commitments import RecordLeaf, RecordRef, prove_record, record_root, scope_commit
+from p2pledger.health.key_keeper import Wish
+from p2pledger.health.operations import (
+    AccessRequest,
+    ActorOpening,
+    CompartmentCount,
+    ConsentGrant,
+    ConsentRevoke,
+    IdentityResume,
+    RecordBatch,
+    sign_pop,
+)
+from p2pledger.health.release import RecordOpening, ReleaseRequest
+from p2pledger.primitives import limits
+from p2pledger.primitives.codec import decode
+from p2pledger.primitives.crypto import SigningKey, sha256
+from p2pledger.primitives.errors import Code, InvalidInput, ProofError
+from p2pledger.primitives.ids import Bytes16, Millis
+from p2pledger.sim.clinic import COMPARTMENTS, HOUR_MS, PATIENTS, Clinic, hospital_of
+from p2pledger.sim.keys.holder import Answer, KeyHolder, Reply
+from p2pledger.sim.keys.thieves import CapsuleMover, KeySubstituter, ReplayingReader, SwappingReader, Thief
+from p2pledger.sim.observer import InvariantBroken
+from p2pledger.state.view import StateView
+from p2pledger.threshold import key_release
+from p2pledger.threshold.dkg import Ceremony, Phase
+from p2pledger.threshold.key_release import TooFewShares
+from p2pledger.threshold.long_term import LongTerm
+from p2pledger.threshold.participant import seeded
+from p2pledger.threshold.sealing import BoxSecret
+
+if TYPE_CHECKING:
+    from p2pledger.sim.world import World
+
+RECORDS = len(COMPARTMENTS)
+"""In each batch: one for each compartment."""
+BATCHES_MAX = 3
+VISITS_MAX = 12
+OPEN_MS = 60_000
+"""In a healed world a reader has what it may have within this, and the log is complete."""
+
+
+@dataclass(slots=True)
+class Chart:
+    """One sealed batch of a patient."""
+
+    pid: Bytes16
+    batch_id: Bytes16
+    capsules: list[bytes]
+    content_keys: list[bytes]
+    leaves: list[RecordLeaf]
+    key_epoch: int
+
+    def opening(self, index: int) -> RecordOpening:
+        return RecordOpening(self.batch_id, prove_record(self.leaves, index), self.key_epoch, self.capsules[index])
+
+
+@dataclass(slots=True)
+class Visit:
+    """One access of a reader, with all that it needs to open what it asked for, and the shares that came."""
+
+    reader: SigningKey
+    secret: BoxSecret
+    chart: Chart
+    index: int
+    asked: AccessRequest
+    """Of the chain,"""
+    request: ReleaseRequest
+    """and then of the validators."""
+    access: key_release.Access
+    shares: dict[tuple[int, int], dict[int, bytes]] = field(default_factory=dict)
+    """By sharing and holder."""
+    codes: list[Code] = field(default_factory=list)
+    """What validators said instead."""
+    is_open: bool = False
+    blamed: set[int] = field(default_factory=set)
+
+
+class Ward(Clinic):
+    """Drives one run, like every workload."""
+
+    honest: type[KeyHolder] = KeyHolder
+    """What those are who are judged; a test may put a broken one there."""
+
+    def __init__(
+        self,
+        liars: Mapping[int, type[KeyHolder]] | None = None,
+        harm: float = 0.0,
+        restores: int | None = None,
+        goal: int = 1,
+    ) -> None:
+        """`liars`: nodes whose keys are in bad hands. `harm`: chance of a crash at each boundary of key duties.
+        `restores`: a node that comes back from a crash with an old backup. `goal`: the last sharing to be made."""
+        super().__init__()
+        self.liars = dict(liars or {})
+        self.harm, self.restores, self.goal = harm, restores, goal
+        self.holders: list[KeyHolder] = []
+        self.charts: list[Chart] = []
+        self.visits: list[Visit] = []
+        self.is_ending = False
+        self.thieves: list[Thief] = [ReplayingReader(), SwappingReader(), CapsuleMover(), KeySubstituter()]
+
+    # Lives
+
+    def begin(self, world: "World") -> None:
+        """Every node gets its key holder, honest or not."""
+        faulty = {node.index for node in world.nodes if not node.is_honest}
+        assert len(faulty | set(self.liars)) <= world.consortium.founding.validators.f, "more liars than there may be"
+        world.observer.releases.liars |= {*self.liars, *({self.restores} - {None})}  # type: ignore[arg-type]
+        self.holders = [self.liars.get(node.index, self.honest)(world, self, node) for node in world.nodes]
+
+    def crashed(self, world: "World", index: int) -> None:
+        if self.holders:
+            self.holders[index].crashed()
+
+    def wish(self, state: StateView, node: int) -> Wish | None:
+        """Which sharing the operator of a node wants begun: new shares up to the goal, by one first, in the end by all.
+
+        In the middle of a run not before there were some accesses, so that shares of two sharings are about.
+        """
+        active = joint_key.newest_key(state)
+        if active is None or active.key.share_epoch >= self.goal:
+            return None
+        is_first = node == active.key.share_epoch % len(active.holders) and len(self.visits) >= 4
+        return Wish(active.key.key_epoch, active.key.share_epoch + 1) if is_first or self.is_ending else None
+
+    # Steps
+
+    def submit(self, world: "World", round_: int) -> None:
+        if round_ < 2 * (PATIENTS + 4) or world.random.random() < 0.35:
+            super().submit(world, round_)
+            return
+        if world.random.random() < 0.15:
+            world.random.choice(self.thieves).act(world, self)
+            return
+        steps: list[Callable[[World], None]] = [self._seal, self._visit, self._chase, self._chase, self._race]
+        world.random.choice(steps)(world)
+
+    def _ask(self, world: "World", at: int) -> None:
+        """The clinic's readers ask for nothing that exists; those of the ward do."""
+        self._visit(world)
+
+    def newest_key(self, world: "World") -> LongTerm | None:
+        """What somebody who asks around finds to be the newest key."""
+        for node in world.nodes:
+            if node.engine is not None and node.is_honest:
+                active = joint_key.newest_key(node.engine.executor.state)
+                if active is not None:
+                    return LongTerm(active.key)
+        return None
+
+    def _seal(self, world: "World") -> None:
+        """The hospital seals a batch of a patient and commits to its capsules."""
+        key = self.newest_key(world)
+        if key is None or len(self.charts) >= BATCHES_MAX:
+            return
+        chance = world.random
+        pid = self._people[len(self.charts) % PATIENTS].did
+        self.charts.append(chart := self.sealed(world, key, pid))
+        world.submit_signed(chance.randrange(world.n), world.consortium.accounts[0], [self.batch(world, chart)])
+
+    def batch(self, world: "World", chart: Chart) -> RecordBatch:
+        """The commitment to a chart."""
+        return RecordBatch(
+            chart.batch_id,
+            chart.pid,
+            hospital_of(world),
+            hospital_of(world),
+            RECORDS,
+            record_root(chart.leaves),
+            tuple(CompartmentCount(handle, 1) for handle in COMPARTMENTS),
+            (),
+            (),
+            (202601, 202612),
+            1,
+        )
+
+    def sealed(self, world: "World", key: LongTerm, pid: Bytes16, is_known: bool = True) -> Chart:
+        """A chart of fresh records under this key; the judge knows its keys, unless it will be committed to falsely."""
+        random = seeded(world.random.randbytes(32))
+        batch_id = self._fresh()
+        chart = Chart(pid, batch_id, [], [], [], key.key.key_epoch)
+        chain = world.consortium.founding.chain
+        for index in range(RECORDS):
+            label = release.label_of(RecordRef(batch_id, index), pid, hospital_of(world), chain, chart.key_epoch)
+            content_key = random(32)
+            capsule = key.wrap(content_key, label, random)
+            place = (label.purpose, label.chain, label.custodian, pid, batch_id, index, label.key_epoch)
+            if is_known:
+                world.observer.releases.knows_record(place, capsule, content_key)
+            chart.capsules.append(capsule)
+            chart.content_keys.append(content_key)
+            chart.leaves.append(
+                RecordLeaf(
+                    index,
+                    sha256(content_key),
+                    sha256(capsule),
+                    sha256(capsule + b"object"),
+                    hospital_of(world),
+                    202603,
+                    (COMPARTMENTS[index],),
+                )
+            )
+        return chart
+
+    def another_pid(self, pid: Bytes16) -> Bytes16:
+        """Some other patient of the house."""
+        return next(person.did for person in self._people[:PATIENTS] if person.did != pid)
+
+    def _visit(self, world: "World") -> None:
+        if self.charts and len(self.visits) < VISITS_MAX:
+            self.visit_chart(world, world.random.choice(self.charts))
+
+    def visit_chart(self, world: "World", chart: Chart) -> None:
+        """A reader asks the chain for one record that a consent may cover, and binds a key to it."""
+        fitting = [(grant, opening) for _, grant, opening in self._grants[-9:] if grant.pid == chart.pid]
+        if not fitting:
+            return
+        grant, opening = world.random.choice(fitting)
+        index = COMPARTMENTS.index((grant.compartments or COMPARTMENTS)[0])
+        reader = next(person for person in self._people if person.did == opening.handle)
+        request = self._request(world, grant, chart, index, opening, reader.key)
+        world.submit_signed(world.random.randrange(world.n), reader.key, [request])
+
+    def _request(
+        self, world: "World", grant: ConsentGrant, chart: Chart, index: int, opening: ActorOpening, reader: SigningKey
+    ) -> AccessRequest:
+        chance = world.random
+        secret = BoxSecret(seed := chance.randbytes(32))
+        world.observer.releases.knows_reader(seed, secret.public)
+        access_id, salt = self._fresh(), chance.randbytes(32)
+        scope = (RecordRef(chart.batch_id, index),)
+        committed = scope_commit(salt, scope)
+        access = key_release.Access(access_id, secret.public)
+        asking = ReleaseRequest(access_id, salt, scope, (chart.opening(index),))
+        span_ms = chance.choice([2_000, HOUR_MS, HOUR_MS])
+        asked = AccessRequest(
+            access_id=access_id,
+            organisation=hospital_of(world),
+            pid=chart.pid,
+            basis=grant.consent_id,
+            purpose=grant.purposes[0],
+            actor_opening=opening,
+            scope_commit=committed,
+            n_records=1,
+            compartments=(COMPARTMENTS[index],),
+            labels=(),
+            months=None,
+            reader_eph_x25519=secret.public,
+            pop=sign_pop(reader, world.consortium.founding.chain, secret.public, access_id, committed),
+            not_after_ms=Millis(world.wall_ms + span_ms),
+        )
+        world.observer.releases.knows_scope(access_id, [(chart.batch_id, index)])
+        self.visits.append(Visit(reader, secret, chart, index, asked, asking, access))
+        return asked
+
+    def _chase(self, world: "World") -> None:
+        """A reader asks validators for its shares: at once, again, or long after its right has ended."""
+        if not self.visits:
+            return
+        recent = self.visits[-4:] if world.random.random() < 0.6 else self.visits
+        visit = world.random.choice(recent)
+        for node in world.random.sample(range(world.n), world.random.randint(1, world.n)):
+            self.send(world, visit, node, visit.request)
+
+    def _race(self, world: "World") -> None:
+        """A patient takes a consent back while a reader's questions are under way."""
+        if not self.visits:
+            return
+        visit = self.visits[-1]
+        owner = next(person for person in self._people if person.did == visit.asked.pid)
+        if world.random.random() < 0.5 and visit.asked.basis is not None:
+            world.submit_signed(
+                world.random.randrange(world.n), owner.key, [ConsentRevoke(visit.asked.basis, "withdrawn")]
+            )
+        for node in range(world.n):
+            world.at(world.random.randint(0, 600), partial(self.send, world, visit, node, visit.request))
+
+    def send(self, world: "World", visit: Visit, node: int, request: ReleaseRequest) -> None:
+        """One question over the network, and its answer back."""
+        asker, reply = visit.reader.public, self._hears(world, visit)
+        beside = (node + 1) % world.n  # where the reader is: what becomes of that link becomes of its questions
+        is_linked = world.network.may_link(beside, node)
+        for delay in world.network.deliveries(world.now, beside, node) if is_linked else [world.random.randint(1, 50)]:
+            world.at(delay, partial(self.holders[node].ask, request, asker, reply))
+
+    def _hears(self, world: "World", visit: Visit) -> Reply:
+        def hear(answer: Answer | Code) -> None:
+            world.at(world.random.randint(1, 30), lambda: self._heard(world, visit, answer))
+
+        return hear
+
+    def _heard(self, world: "World", visit: Visit, answer: Answer | Code) -> None:
+        reached = world.observer.reached
+        if isinstance(answer, Code):
+            visit.codes.append(answer)
+            reached[f"release refused {answer.name}"] += 1
+            return
+        reached["shares released"] += 1
+        visit.shares.setdefault(answer.sharing, {})[answer.index] = answer.shares[0]
+        self._try(world, visit, answer.sharing)
+
+    def _try(self, world: "World", visit: Visit, sharing: tuple[int, int]) -> None:
+        """Open with what has come of one sharing; whoever lied is named."""
+        key = self._key_of(world, sharing)
+        if key is None:
+            return
+        label = release.label_of(
+            visit.request.scope[0],
+            visit.chart.pid,
+            hospital_of(world),
+            world.consortium.founding.chain,
+            visit.chart.key_epoch,
+        )
+        try:
+            opened = key.open(
+                visit.chart.capsules[visit.index], label, visit.access, visit.secret, visit.shares[sharing]
+            )
+        except TooFewShares as few:
+            self._blame(world, visit, few.wrong)
+            return
+        except (InvalidInput, ProofError) as error:
+            raise InvariantBroken(f"I-3: {len(visit.shares[sharing])} shares that do not open: {error}") from error
+        self._blame(world, visit, opened.wrong)
+        world.observer.releases.opened((visit.chart.batch_id, visit.index), opened.content_key)
+        visit.is_open = True
+
+    def _blame(self, world: "World", visit: Visit, wrong: tuple[int, ...]) -> None:
+        """Nobody honest is ever blamed."""
+        liars = {holder.index_of_share for holder in self.holders if holder.node.index in self.liars}
+        if set(wrong) - liars:
+            raise InvariantBroken(f"I-9: a reader blames holders {wrong}, liars are {sorted(liars)}")
+        world.observer.reached["liar named by the reader"] += len(set(wrong) - visit.blamed)
+        visit.blamed |= set(wrong)
+
+    def _key_of(self, world: "World", sharing: tuple[int, int]) -> LongTerm | None:
+        for node in world.nodes:
+            if node.engine is not None and node.is_honest:
+                active = joint_key.active_key(sharing[0], node.engine.executor.state)
+                if active is not None and active.key.share_epoch == sharing[1]:
+                    return LongTerm(active.key)
+        return None
+
+    # A healed world
+
+    def demand(self, world: "World") -> None:
+        """Liveness: the key becomes active and renewed, t honest holders open a fresh record, and the log has it all;
+        and no longer, once the consent is taken back."""
+        visit = self.ready(world)
+        self._await(world, "a reader opens its record", lambda: visit.is_open, lambda: self._ask_all(world, visit))
+        self._take_back(world, visit)
+        self._await(world, "every release is reported", world.observer.releases.is_settled)
+        world.observer.releases.concluded()
+        self._count_ceremonies(world)
+
+    def ready(self, world: "World") -> Visit:
+        """A key whose shares t honest validators hold, and an access that the chain allows."""
+        self.await_key(world)
+        return self._fresh_visit(world)
+
+    def await_key(self, world: "World") -> None:
+        """Until the last sharing is active that is wanted."""
+        self.is_ending = True
+        self._await(world, "the joint key is active", lambda: self._has_reached_goal(world))
+        self._await(world, "the honest hold shares of it", lambda: self._honest_holders(world) >= self._needed(world))
+
+    def key_of(self, did: bytes) -> SigningKey:
+        """Of one of the clinic's people."""
+        return next(person.key for person in self._people if person.did == did)
+
+    def _count_ceremonies(self, world: "World") -> None:
+        """What came of complaints, for the campaign's counters."""
+        engine = next(node.engine for node in world.nodes if node.is_honest and node.engine is not None)
+        reached = world.observer.reached
+        for _, data in engine.executor.state.scan(keys.CEREMONY):
+            ceremony = decode(Ceremony, data, limits.CEREMONY_BYTES_MAX)
+            reached["complaint justified"] += len(ceremony.justified)
+            reached["dealer excluded"] += len(ceremony.excluded)
+            reached["ceremony tried again"] += ceremony.id.attempt
+            reached["resharing active"] += ceremony.id.share_epoch > 0 and ceremony.phase == Phase.ACTIVE
+
+    def _await(
+        self, world: "World", what: str, holds: Callable[[], bool], again: Callable[[], object] = lambda: None
+    ) -> None:
+        """Let time pass until it holds; where nothing moves, for as long as a phase of a ceremony may last."""
+        limit = world.now + OPEN_MS
+        while not holds():
+            if world.now >= limit:
+                raise InvariantBroken(f"7: not within {OPEN_MS} ms of healing: {what}")
+            again()
+            world.run_until(world.now + 1_500)
+            if (world.now // 1_500) % 4 == 0:
+                world.pass_time(limits.CEREMONY_PHASE_MS)
+
+    def _has_reached_goal(self, world: "World") -> bool:
+        key = self.newest_key(world)
+        return key is not None and key.key.share_epoch >= self.goal
+
+    def _needed(self, world: "World") -> int:
+        key = self.newest_key(world)
+        assert key is not None
+        return key.threshold
+
+    def _honest_holders(self, world: "World") -> int:
+        key = self.newest_key(world)
+        assert key is not None
+        prefix = f"share-{key.key.key_epoch}-{key.key.share_epoch}-"
+        return sum(bool(holder.disk.names(prefix)) for holder in self.holders if holder.node.index not in self.liars)
+
+    def _fresh_visit(self, world: "World") -> Visit:
+        """A patient who consents for an hour, and a reader whom nothing is wrong with."""
+        honest = next(node.index for node in world.nodes if node.is_honest)
+        person, reader = self._people[0], self._people[-1]
+        self._register(world, honest, person)
+        self._register(world, honest, reader)
+        world.submit_signed(honest, world.consortium.accounts[0], [IdentityResume(reader.did)])
+        world.run_until(world.now + 3_000)
+        self._credential(world, honest, reader, HOUR_MS)
+        opening, drawn = self._terms(world, person, reader)
+        now = world.wall_ms
+        grant = replace(
+            drawn,
+            valid_from_ms=Millis(now - HOUR_MS),
+            valid_to_ms=Millis(now + HOUR_MS),
+            max_uses=0,
+            purposes=("TREAT",),
+        )
+        self._grants.append((person, grant, opening))
+        world.submit_signed(honest, person.key, [grant])
+        key = self.newest_key(world)
+        assert key is not None
+        self.charts.append(chart := self.sealed(world, key, person.did))
+        world.submit_signed(honest, world.consortium.accounts[0], [self.batch(world, chart)])
+        world.run_until(world.now + 6_000)
+        request = self._request(
+            world, grant, chart, COMPARTMENTS.index((grant.compartments or ())[0]), opening, reader.key
+        )
+        world.submit_signed(honest, reader.key, [replace(request, not_after_ms=Millis(world.wall_ms + HOUR_MS))])
+        world.run_until(world.now + 3_000)
+        return self.visits[-1]
+
+    def _ask_all(self, world: "World", visit: Visit) -> None:
+        for node in range(world.n):
+            self.send(world, visit, node, visit.request)
+
+    def _take_back(self, world: "World", visit: Visit) -> None:
+        """After the revocation is final everywhere nobody honest gives anything any more (F-06)."""
+        patient, grant, _ = self._grants[-1]
+        honest = next(node.index for node in world.nodes if node.is_honest)
+        assert visit.asked.basis == grant.consent_id
+        done = world.submit_signed(honest, patient.key, [ConsentRevoke(grant.consent_id, "withdrawn")])
+        self._await(world, "the consent is revoked", lambda: done is not None and world.observer.is_executed(done))
+        world.run_until(world.now + 3_000)
+        visit.codes.clear()
+        self._ask_all(world, visit)
+        self._await(
+            world,
+            "every honest validator refuses",
+            lambda: (
+                visit.codes.count(Code.E_REVOKED) >= world.n - len(self.liars) - world.consortium.founding.validators.f
+            ),
+        )

@@ -1,0 +1,387 @@
+"""Whether shares of keys left as they may (health invariants I-1 to I-5, I-9, I-10), judged from outside.
+
+From the blocks and receipts that honest nodes told, it keeps its own account of accesses, consents, people, joint keys
+and reports. Whoever runs nodes tells beside that what became durable on validators' disks, what left them, and, of
+readers and custodians, the secrets: the judge may know what no node knows. As the rest of the observer it shares no
+code with the nodes.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from p2pledger.sim.observer import curve
+from p2pledger.sim.observer.blocks import Founding, Header, Receipt, Transaction
+from p2pledger.sim.observer.curve import Label
+from p2pledger.sim.observer.encoding import Unreadable, listed, unpack
+from p2pledger.sim.observer.judgement import InvariantBroken
+
+IDENTITY, SUSPEND, RESUME, CREDENTIAL, CREDENTIAL_END, GRANT, REVOKE, ACCESS = 2, 4, 5, 6, 7, 20, 21, 30
+"""Numbers of the operations that matter."""
+DECIDED, ACTIVATED, REPORTED = 30, 44, 45
+"""Numbers of the events that matter."""
+HEARTBEATS_MAX = 2
+"""Whose last block is older than so many heartbeats does not know what the others know, and releases nothing."""
+CAPSULES_TRIED = 6
+"""Of so many capsules of a run all subsets of leaked shares are tried."""
+
+Ref = tuple[bytes, int]
+Sharing = tuple[int, int]
+"""(key epoch, share epoch)."""
+
+
+@dataclass(slots=True)
+class _Access:
+    height: int
+    decision: int
+    author: bytes
+    pid: bytes
+    reader: bytes
+    not_after_ms: int
+    basis: bytes | None
+    """The consent that the request named: it alone can carry the access, then and now."""
+
+
+@dataclass(slots=True)
+class _Consent:
+    until_ms: int
+    revoked: int | None = None
+
+
+@dataclass(slots=True)
+class _Person:
+    suspended: list[tuple[int, bool]] = field(default_factory=list)
+    credentials: list[tuple[int, str, int]] = field(default_factory=list)
+    """(height, role, until); until 0: taken back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A sealed share that a node let go, with the height and the clock by which it had decided."""
+
+    node: int
+    height: int
+    wall_ms: int
+    access_id: bytes
+    reader: bytes
+    """The key to which it says that the share is sealed."""
+    ref: Ref
+    sharing: Sharing
+    capsule: bytes
+    sealed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Sealed:
+    label: Label
+    capsule: bytes
+    content_key: bytes
+
+
+class Releases:
+    """The judge of all shares of one run."""
+
+    def __init__(
+        self, founding: Founding, validators: Sequence[bytes], liars: Collection[int], reached: Counter[str]
+    ) -> None:
+        """`validators`: the consensus key of each node, `liars` those whose shares and disks are not judged."""
+        seats = sorted(validators)
+        self._validators = tuple(validators)
+        self._index = {node: seats.index(key) + 1 for node, key in enumerate(validators)}
+        self._threshold = len(seats) - founding.f
+        self._drift_ms, self._heartbeat_ms = founding.drift_ms, founding.heartbeat_ms
+        self._chain = founding.chain
+        self.liars = set(liars)
+        self._reached = reached
+        self._times: dict[int, int] = {}
+        self._accesses: dict[bytes, _Access] = {}
+        self._consents: dict[bytes, _Consent] = {}
+        self._people: dict[bytes, _Person] = defaultdict(_Person)
+        self._dids: dict[bytes, bytes] = {}
+        self._publics: dict[int, bytes] = {}
+        self._activated: dict[Sharing, int] = {}
+        self._reports: dict[tuple[bytes, bytes], int] = {}
+        self._secrets: dict[bytes, bytes] = {}
+        self._scopes: dict[bytes, set[Ref]] = {}
+        self._sealed: dict[Ref, _Sealed] = {}
+        self._disks: dict[int, dict[Sharing, bytes]] = defaultdict(dict)
+        self._ever: dict[Sharing, dict[int, bytes]] = defaultdict(dict)
+        self._of_liars: dict[tuple[int, Sharing], bytes] = {}
+        self._entries: dict[int, set[tuple[bytes, Ref]]] = defaultdict(set)
+        self._waiting: list[Share] = []
+        self._images: dict[Ref, dict[tuple[int, int], bytes]] = defaultdict(dict)
+        """(share epoch, index) to D_j: all that readers, and whoever stole from them, could have."""
+        self._released: dict[int, set[bytes]] = defaultdict(set)
+        """Accesses for which a verified share of a node is in a reader's hands."""
+
+    # From the chain
+
+    def take(self, header: Header, done: Sequence[tuple[Transaction, Receipt]]) -> None:
+        """What a height came to; heights may come out of order."""
+        self._times[header.height] = header.time_ms
+        for transaction, receipt in done:
+            if receipt.code == 0:
+                self._take(header.height, transaction, receipt)
+        waiting, self._waiting = self._waiting, []
+        for share in waiting:
+            self._judge_when_known(share)
+
+    def _take(self, height: int, transaction: Transaction, receipt: Receipt) -> None:
+        for operation in listed(unpack(transaction.operations)):
+            match operation:
+                case (tag, did, _, key, *_) if tag == IDENTITY:
+                    self._dids[key] = did
+                case (tag, did) if tag in (SUSPEND, RESUME):
+                    self._people[did].suspended.append((height, tag == SUSPEND))
+                case (tag, did, role, _, _, until_ms, _) if tag == CREDENTIAL:
+                    self._people[did].credentials.append((height, role, until_ms))
+                case (tag, did, role) if tag == CREDENTIAL_END:
+                    self._people[did].credentials.append((height, role, 0))
+                case (tag, consent, *rest) if tag == GRANT:
+                    self._consents[consent] = _Consent(rest[8])
+                case (tag, consent, _) if tag == REVOKE:
+                    self._consents[consent].revoked = height
+                case (tag, access_id, _, pid, *rest) if tag == ACCESS:
+                    reader, _, not_after_ms = rest[8:11]
+                    access = _Access(height, -1, transaction.sender, pid, reader, not_after_ms, rest[0])
+                    self._accesses.setdefault(access_id, access)
+                case _:
+                    pass
+        for data in receipt.events:
+            match unpack(data):
+                case (tag, access_id, _, decision, *_) if tag == DECIDED:
+                    self._accesses[access_id].decision = decision
+                case (tag, key_epoch, share_epoch, public) if tag == ACTIVATED:
+                    self._activated[key_epoch, share_epoch] = height
+                    if self._publics.setdefault(key_epoch, public) != public:
+                        raise InvariantBroken(f"I-10: sharing {share_epoch} of key {key_epoch} has another public key")
+                case (tag, access_id, _, validator, records) if tag == REPORTED:
+                    self._reports[access_id, validator] = records
+                case _:
+                    pass
+
+    # From people and disks
+
+    def knows_reader(self, secret: bytes, public: bytes) -> None:
+        """The secret of a reader's ephemeral key."""
+        self._secrets[public] = secret
+
+    def knows_scope(self, access_id: bytes, refs: Collection[Ref]) -> None:
+        """The records that a reader has asked for; the chain has a commitment to them."""
+        self._scopes[access_id] = set(refs)
+
+    def knows_record(self, label: Label, capsule: bytes, content_key: bytes) -> None:
+        """A custodian has sealed a record's key, and commits to this capsule."""
+        self._sealed[label[4], label[5]] = _Sealed(label, capsule, content_key)
+
+    def kept(self, node: int, sharing: Sharing, secret: bytes) -> None:
+        """A share of a joint key became durable at a node."""
+        if node in self.liars:
+            self._of_liars[node, sharing] = secret
+            return
+        before = self._ever[sharing].setdefault(node, secret)
+        if before != secret:
+            raise InvariantBroken(f"I-10: node {node} has two shares of sharing {sharing}")
+        earlier = self._ever.get((sharing[0], sharing[1] - 1), {}).get(node)
+        if earlier == secret:
+            raise InvariantBroken(f"I-10: the share of node {node} is the same in sharing {sharing} as before")
+        self._disks[node][sharing] = secret
+
+    def deleted(self, node: int, sharing: Sharing) -> None:
+        """A share is gone from a node's disk."""
+        self._disks[node].pop(sharing, None)
+
+    def entered(self, node: int, access_id: bytes, ref: Ref) -> None:
+        """An entry about a release became durable at a node."""
+        self._entries[node].add((access_id, ref))
+
+    def released(self, share: Share) -> None:
+        """A share left a node. Raises InvariantBroken (I-1, I-2, I-4, I-5, I-9)."""
+        if share.node not in self.liars:
+            if (share.access_id, share.ref) not in self._entries[share.node]:
+                raise InvariantBroken(f"I-9: a share of node {share.node} left before its entry was durable")
+            self._check_sharing(share)
+            self._judge_when_known(share)
+        self._collect(share)
+
+    def opened(self, ref: Ref, content_key: bytes) -> None:
+        """A reader holds a record's key."""
+        if self._sealed[ref].content_key != content_key:
+            raise InvariantBroken(f"I-4: record {ref[0].hex()[:8]}/{ref[1]} was opened with another key")
+        by_epoch = Counter(share_epoch for share_epoch, _ in self._images[ref])
+        if max(by_epoch.values(), default=0) < self._threshold:
+            raise InvariantBroken(f"I-3: record {ref[0].hex()[:8]}/{ref[1]} was opened with {dict(by_epoch)} shares")
+        self._reached["record opened"] += 1
+
+    def _check_sharing(self, share: Share) -> None:
+        """Shares of an older sharing are refused once a newer one is active where they are."""
+        key_epoch, share_epoch = share.sharing
+        newer = self._activated.get((key_epoch, share_epoch + 1))
+        if newer is not None and newer <= share.height:
+            raise InvariantBroken(f"I-10: node {share.node} releases under sharing {share.sharing} after the next")
+
+    def _judge_when_known(self, share: Share) -> None:
+        """Once somebody has told what stands in every block up to that height; at the end, as far as is known."""
+        if all(height in self._times for height in range(1, share.height + 1)):
+            self._judge(share)
+        else:
+            self._waiting.append(share)
+
+    def _judge(self, share: Share) -> None:
+        who = f"node {share.node} at height {share.height} releases for access {share.access_id.hex()[:8]}"
+        access = self._accesses.get(share.access_id)
+        if access is None or access.height > share.height:
+            raise InvariantBroken(f"I-1: {who}, which is not on its chain")
+        if access.decision != 0:
+            raise InvariantBroken(f"I-1: {who}, which was denied")
+        block_ms = self._times[share.height]
+        now_ms = max(block_ms, share.wall_ms - self._drift_ms)
+        if now_ms >= access.not_after_ms:
+            raise InvariantBroken(f"I-2: {who} after its end")
+        if self._heartbeat_ms and share.wall_ms - self._drift_ms > block_ms + HEARTBEATS_MAX * self._heartbeat_ms:
+            raise InvariantBroken(f"I-2: {who} and has long heard nothing")
+        self._judge_consent(who, access, share.height, now_ms)
+        self._judge_person(who, access, share.height, now_ms)
+        sealed = self._sealed.get(share.ref)
+        if sealed is None or sealed.capsule != share.capsule or sealed.label[3] != access.pid:
+            raise InvariantBroken(f"I-4: {who} a capsule that is not the record's")
+        if share.ref not in self._scopes.get(share.access_id, {share.ref}):
+            raise InvariantBroken(f"I-1: {who} a record that was not asked for")
+        if share.reader != access.reader:
+            raise InvariantBroken(f"I-5: {who} to a key that was not bound")
+
+    def _judge_consent(self, who: str, access: _Access, height: int, now_ms: int) -> None:
+        consent = self._consents.get(access.basis or b"")
+        if consent is None:
+            return
+        if consent.revoked is not None and consent.revoked <= height:
+            raise InvariantBroken(f"I-2: {who} after its consent was revoked at {consent.revoked}")
+        if now_ms >= consent.until_ms:
+            raise InvariantBroken(f"I-2: {who} after its consent has expired")
+
+    def _judge_person(self, who: str, access: _Access, height: int, now_ms: int) -> None:
+        did = self._dids.get(access.author)
+        if did is None:
+            return
+        person = self._people[did]
+        before = [is_suspended for at, is_suspended in sorted(person.suspended) if at <= height]
+        if before and before[-1] and len({at for at, _ in person.suspended if at <= height}) == len(before):
+            raise InvariantBroken(f"I-2: {who} to somebody suspended")
+        held: dict[str, int] = {}
+        for at, role, until_ms in sorted(person.credentials):
+            if at <= height:
+                held[role] = max(until_ms, held.get(role, 0)) if until_ms else 0
+        if held and max(held.values()) <= now_ms:
+            raise InvariantBroken(f"I-2: {who} to somebody without a valid credential")
+
+    def _collect(self, share: Share) -> None:
+        """Open it as the reader would; what does not open, or is no share, leaks nothing."""
+        secret, sealed = self._secrets.get(share.reader), self._sealed.get(share.ref)
+        image = None
+        if secret is not None and sealed is not None:
+            access = (share.access_id, share.reader)
+            index = self._index[share.node]
+            context = curve.share_context(sealed.label, share.capsule, access, index, share.sharing[1])
+            image = curve.unseal(secret, share.sealed, context)
+        is_liar = share.node in self.liars
+        own = self._of_liars.get((share.node, share.sharing)) if is_liar else self._ever[share.sharing].get(share.node)
+        if image is None or sealed is None:
+            if not is_liar:
+                raise InvariantBroken(f"I-5: what node {share.node} released does not open with the reader's key")
+            return
+        try:
+            point, u = curve.image_in(image), curve.parts_of(sealed.capsule)[0]
+        except Unreadable as error:
+            if not is_liar:
+                raise InvariantBroken(f"I-1: node {share.node} released what is no share: {error}") from error
+            return
+        if own is None or curve.times(int.from_bytes(own, "little"), u) != point:
+            if is_liar:
+                return
+            raise InvariantBroken(f"I-10: node {share.node} released a share that is not its own of {share.sharing}")
+        self._images[share.ref][share.sharing[1], self._index[share.node]] = point
+        self._released[share.node].add(share.access_id)
+
+    # The audit and the end
+
+    def unreported(self) -> set[tuple[int, bytes]]:
+        """I-9: (node, access) where a reader holds a share of a node that has told the chain nothing of it."""
+        return {
+            (node, access)
+            for node, accesses in self._released.items()
+            for access in accesses
+            if (access, self._validators[node]) not in self._reports
+        }
+
+    def is_settled(self) -> bool:
+        """Whether every entry of the honest is reported."""
+        return not any(self._missing(node) for node in self._entries if node not in self.liars)
+
+    def _missing(self, node: int) -> dict[bytes, tuple[int, int]]:
+        """By access: (entries, reported), where they differ."""
+        written = Counter(access for access, _ in self._entries[node])
+        told = {access: self._reports.get((access, self._validators[node]), 0) for access in written}
+        return {access: (count, told[access]) for access, count in written.items() if told[access] != count}
+
+    def concluded(self) -> None:
+        """The run is over and had time to settle. Raises InvariantBroken (I-3, I-9, I-10)."""
+        for share in self._waiting:
+            if share.height in self._times and share.access_id in self._accesses:
+                self._judge(share)
+        for node in self._entries:
+            missing = {} if node in self.liars else self._missing(node)
+            if missing:
+                raise InvariantBroken(f"I-9: node {node} has entries that the chain does not have: {missing}")
+        suspects = {node for node, _ in self.unreported()}
+        if suspects - self.liars:
+            raise InvariantBroken(f"I-9: shares of nodes {sorted(suspects - self.liars)} are nowhere in the log")
+        self._reached["audit names a secret release"] += len(suspects)
+        self._check_sharings()
+        for ref in sorted(self._images)[:CAPSULES_TRIED]:
+            self._try_subsets(ref)
+
+    def _check_sharings(self) -> None:
+        """I-10: t shares of a sharing make X, shares of two sharings make nothing, and old ones are gone."""
+        t = self._threshold
+        for sharing, shares in self._ever.items():
+            if sharing not in self._activated:
+                continue
+            mine = {self._index[node]: share for node, share in shares.items()}
+            for indices in combinations(sorted(mine), t):
+                if not self._makes_key(sharing[0], {index: mine[index] for index in indices}):
+                    raise InvariantBroken(f"I-10: shares {indices} of sharing {sharing} are not those of its key")
+            later = self._ever.get((sharing[0], sharing[1] + 1), {})
+            newer = {self._index[node]: share for node, share in later.items()}
+            self._check_mixed(sharing, mine, newer)
+        newest = {key: max(share for epoch, share in self._activated if epoch == key) for key in self._publics}
+        for node, disk in self._disks.items():
+            old = [sharing for sharing in disk if sharing[1] < newest.get(sharing[0], 0)]
+            if old:
+                raise InvariantBroken(f"I-10: node {node} still has shares of {old}")
+
+    def _check_mixed(self, sharing: Sharing, old: dict[int, bytes], new: dict[int, bytes]) -> None:
+        for indices in combinations(sorted({*old, *new}), self._threshold):
+            for some in range(1, len(indices)):
+                mixed = {i: (old if at < some else new).get(i) for at, i in enumerate(indices)}
+                if all(mixed.values()) and self._makes_key(sharing[0], {i: s for i, s in mixed.items() if s}):
+                    raise InvariantBroken(f"I-10: shares of {sharing} and of the next sharing make the key together")
+                self._reached["old and new shares tried together"] += all(mixed.values())
+
+    def _makes_key(self, key_epoch: int, shares: dict[int, bytes]) -> bool:
+        return curve.base_times(curve.interpolated(shares)) == self._publics[key_epoch]
+
+    def _try_subsets(self, ref: Ref) -> None:
+        """I-3: whatever leaked, fewer than t shares of one sharing open nothing, and t open the record."""
+        sealed, images = self._sealed[ref], self._images[ref]
+        for size in range(1, min(self._threshold, len(images)) + 1):
+            for chosen in combinations(sorted(images), size):
+                indices = [index for _, index in chosen]
+                if len(set(indices)) < size:
+                    continue
+                secret = curve.combined({index: images[epoch, index] for epoch, index in chosen})
+                content = curve.content_of(sealed.capsule, sealed.label, secret)
+                is_enough = size == self._threshold and len({epoch for epoch, _ in chosen}) == 1
+                if (content is not None) != is_enough:
+                    raise InvariantBroken(f"I-3: shares {chosen} of {ref} open {content is not None}")
+                self._reached["too few shares tried"] += not is_enough
