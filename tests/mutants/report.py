@@ -82,9 +82,9 @@ of keys). Layers for single parts are in `tests/seeded`, each with a model of it
 in), `counts` (votes, claims, timers, silence), `blocks` (what may stand in a block, a batch, a synced range, the pool),
 `stores` (journal, bodies, sign floor), `solo` (one replica among voices that say whatever at most f liars can bring
 about), `duties` (junk and its penalty, evidence and its turns), `releases` (when a share may leave, what is told).
-A dash: no seeds are asked to find it, and the last column says why; the cited test is the directed means. Invariants are
-numbered as in protocol.md, I-1 to I-10 as in threshold.md; a rule instead of an invariant is one whose breach is seen
-from outside.
+A dash: no seeds are asked to find it, and the last column says why; the cited test is the directed means. Invariants
+are numbered as in protocol.md, I-1 to I-10 as in threshold.md; a rule instead of an invariant is one whose breach is
+seen from outside.
 
 Not in force, so that nothing can be removed: {not_in_force}.
 """

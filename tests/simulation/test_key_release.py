@@ -47,7 +47,6 @@ SITUATIONS = [
     "crash before an entry is synced",
     "crash between an entry and its share",
     "crash before shares are sent",
-    "crash after shares are sent",
     # refusals, and what is nearly one
     "refused after it was allowed: E_REVOKED",
     "refused after it was allowed: E_EXPIRED",
@@ -159,25 +158,16 @@ def test_a_validator_that_breaks_a_rule_is_caught(kind: type[KeyHolder], rule: s
         run_ward(draw(1, 4, "calm", 60), ward)
 
 
-def _allows_all(decided: Access, state: StateView, now: Moment) -> Code:
-    return Code.OK
-
-
-@pytest.mark.parametrize(
-    ("name", "instead", "rule"),
-    [
-        ("_standing", _allows_all, "I-[12]"),
-        ("_opens_scope", lambda request, decided: True, "I-1"),
-    ],
-)
-def test_a_release_rule_that_is_gone_is_missed(
-    name: str, instead: object, rule: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_release_rule_that_is_gone_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """I-1, I-2: the observer's own account of the chain notices what the validators no longer ask."""
-    monkeypatch.setattr(release, name, instead)
-    with pytest.raises(InvariantBroken, match=rule):
+
+    def allows_all(decided: Access, state: StateView, now: Moment) -> Code:
+        return Code.OK
+
+    monkeypatch.setattr(release, "_standing", allows_all)
+    with pytest.raises(InvariantBroken, match=r"I-[12]"):
         for seed in range(4):
-            run_ward(draw(seed, 4, "calm", 120), Ward())
+            run_ward(draw(seed, 4, "calm", 90), Ward())
 
 
 @pytest.mark.attack("T62")

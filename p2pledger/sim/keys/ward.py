@@ -119,7 +119,8 @@ class Ward(Clinic):
         """Every node gets its key holder, honest or not."""
         faulty = {node.index for node in world.nodes if not node.is_honest}
         assert len(faulty | set(self.liars)) <= world.consortium.founding.validators.f, "more liars than there may be"
-        world.observer.releases.liars |= {*self.liars, *({self.restores} - {None})}  # type: ignore[arg-type]
+        lost = set() if self.restores is None else {self.restores}
+        world.observer.releases.watch(faulty | set(self.liars) | lost)
         self.holders = [self.liars.get(node.index, self.honest)(world, self, node) for node in world.nodes]
 
     def crashed(self, world: "World", index: int) -> None:

@@ -61,7 +61,7 @@ class Observer:
         self._chain = Chain(self.founding, self._speech)
         self._outcomes = Outcomes(self.founding)
         self._lives = {i: Life(i, key, keys[key]) for i, key in enumerate(validators) if i not in liars}
-        self.releases = Releases(self.founding, validators, liars, self.reached)
+        self.releases = Releases(self.founding, validators, self.reached)
         """Judges what validators do with their shares of keys."""
         self._bodies: dict[bytes, Heard] = {}
         self._honest = frozenset(life.key for life in self._lives.values())

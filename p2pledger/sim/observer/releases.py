@@ -14,13 +14,15 @@ from itertools import combinations
 from p2pledger.sim.observer import curve
 from p2pledger.sim.observer.blocks import Founding, Header, Receipt, Transaction
 from p2pledger.sim.observer.curve import Label
-from p2pledger.sim.observer.encoding import Unreadable, listed, unpack
+from p2pledger.sim.observer.encoding import Unreadable, holds, listed, pack, unpack
 from p2pledger.sim.observer.judgement import InvariantBroken
 
 IDENTITY, SUSPEND, RESUME, CREDENTIAL, CREDENTIAL_END, GRANT, REVOKE, ACCESS = 2, 4, 5, 6, 7, 20, 21, 30
 """Numbers of the operations that matter."""
 DECIDED, ACTIVATED, REPORTED = 30, 44, 45
 """Numbers of the events that matter."""
+POP = b"\x11p2pl/access-pop/1"
+"""What a reader's proof of possession begins with, its length first."""
 HEARTBEATS_MAX = 2
 """Whose last block is older than so many heartbeats does not know what the others know, and releases nothing."""
 CAPSULES_TRIED = 6
@@ -82,17 +84,17 @@ class _Sealed:
 class Releases:
     """The judge of all shares of one run."""
 
-    def __init__(
-        self, founding: Founding, validators: Sequence[bytes], liars: Collection[int], reached: Counter[str]
-    ) -> None:
-        """`validators`: the consensus key of each node, `liars` those whose shares and disks are not judged."""
+    def __init__(self, founding: Founding, validators: Sequence[bytes], reached: Counter[str]) -> None:
+        """`validators`: the consensus key of each node. Nothing is looked at before `watch`."""
         seats = sorted(validators)
         self._validators = tuple(validators)
         self._index = {node: seats.index(key) + 1 for node, key in enumerate(validators)}
         self._threshold = len(seats) - founding.f
         self._drift_ms, self._heartbeat_ms = founding.drift_ms, founding.heartbeat_ms
         self._chain = founding.chain
-        self.liars = set(liars)
+        self.liars: set[int] = set()
+        """Those whose shares and disks are not judged."""
+        self._is_watching = False
         self._reached = reached
         self._times: dict[int, int] = {}
         self._accesses: dict[bytes, _Access] = {}
@@ -115,10 +117,17 @@ class Releases:
         self._released: dict[int, set[bytes]] = defaultdict(set)
         """Accesses for which a verified share of a node is in a reader's hands."""
 
+    def watch(self, liars: Collection[int]) -> None:
+        """From the beginning of a run whose chain has the health contracts."""
+        self._is_watching = True
+        self.liars |= set(liars)
+
     # From the chain
 
     def take(self, header: Header, done: Sequence[tuple[Transaction, Receipt]]) -> None:
         """What a height came to; heights may come out of order."""
+        if not self._is_watching:
+            return
         self._times[header.height] = header.time_ms
         for transaction, receipt in done:
             if receipt.code == 0:
@@ -143,7 +152,9 @@ class Releases:
                 case (tag, consent, _) if tag == REVOKE:
                     self._consents[consent].revoked = height
                 case (tag, access_id, _, pid, *rest) if tag == ACCESS:
-                    reader, _, not_after_ms = rest[8:11]
+                    reader, pop, not_after_ms = rest[8:11]
+                    if not holds(transaction.sender, POP + self._chain + pack((reader, access_id, rest[3])), pop):
+                        raise InvariantBroken(f"I-5: access {access_id.hex()[:8]} binds a key that nobody has proved")
                     access = _Access(height, -1, transaction.sender, pid, reader, not_after_ms, rest[0])
                     self._accesses.setdefault(access_id, access)
                 case _:
