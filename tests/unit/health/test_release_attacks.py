@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from p2pledger.health import commitments, release
+from p2pledger.health import commitments, declared, release
 from p2pledger.health.commitments import prove_record
 from p2pledger.health.operations import ConsentRevoke
 from p2pledger.primitives.errors import Code
@@ -133,10 +133,10 @@ def with_another_capsule(chart: Chart) -> Code:
         (of_another_patient, Check(release._entry, "if batch.terms.pid != request.pid"), Code.E_SCOPE),
         (
             of_another_compartment,
-            Check(release._entry, "if not set(leaf.compartments) <= set(request.compartments)"),
+            Check(declared.check_declared, "if not set(leaf.compartments) <= set(request.compartments)"),
             Code.E_SCOPE,
         ),
-        (of_another_month, Check(release._entry, "if request.months is not None"), Code.E_SCOPE),
+        (of_another_month, Check(declared.check_declared, "if request.months is not None"), Code.E_SCOPE),
         (under_a_forged_leaf, Check(commitments.check_record, "if found != root"), Code.E_COMMIT_MISMATCH),
         (with_another_capsule, Check(release._entry, "if capsule != leaf.capsule"), Code.E_CAPSULE),
     ],

@@ -83,7 +83,7 @@ async def test_somebody_elses_question_is_replayed(hospital: Hospital, without: 
     """I-5: what is heard of a question gives nobody the shares, sealed as they are to another's key."""
     visit = hospital.visit()
     thief = hospital.world.consortium.accounts[2].public
-    with without(Releasing._demand_reader, "if decided.author != session.account"):
+    with without(Releasing._demand_reader, "if asker != session.account"):
         assert await hospital.ask(visit.request, thief) == Code.OK
     assert await hospital.ask(visit.request, thief) == Code.E_ROLE
     assert await hospital.ask(visit.request, visit.reader.public) == Code.OK
