@@ -67,7 +67,7 @@ def restore(connection: Connection, set_id: bytes) -> None:
     backups = _backups(connection)
     files = backups.restore(backups.set_of(set_id), _store(connection))
     connection.session.show({"set": set_id, "files": files})
-    say("restored; 'record list' shows the batches")
+    say("restored; next: p2pledger erase recheck, which deletes again what the chain has erased meanwhile")
 
 
 def _backups(connection: Connection) -> "Backups":

@@ -10,15 +10,16 @@ from p2pledger.cli.connect import FILE, Connection, with_connection
 from p2pledger.cli.output import say
 from p2pledger.cli.values import Hex, moment
 from p2pledger.health.vocabulary import ErasureBasis
-from p2pledger.primitives.errors import Code, InvalidInput, Rejected
+from p2pledger.primitives.errors import Code, InvalidInput, Rejected, Unavailable
 
 if TYPE_CHECKING:
     from p2pledger.client.backup import Backups
-    from p2pledger.client.erasure import EraseReport, House, Papers
+    from p2pledger.client.erasure import EraseOrder, EraseReport, House, Papers
     from p2pledger.client.ledger import LedgerClient, Receipt
     from p2pledger.client.records import Patient
     from p2pledger.health.commitments import RecordRef
     from p2pledger.health.erasure import Erasure
+    from p2pledger.health.erasure_operations import ErasedPart
     from p2pledger.primitives.codec import Record
 
 _ID = click.argument("erase_id", metavar="ERASURE", type=Hex(16))
@@ -152,10 +153,12 @@ def run(connection: Connection, erase_id: bytes, order_to: Path | None) -> None:
     for step in carry_out(asked, house, patient, now_ms()):
         say(f"done: {step}")
     order = house.papers.order(erase_id)
+    if order is not None:
+        _erase_copies(connection, house, order)
     if order_to is not None:
         if order is None:
             raise InvalidInput(f"erasure {erase_id.hex()} is certified here already: its order is gone")
-        write_new(order_to, encode(sign_order(order, connection.founding().chain, organisation.account)), 0o600)
+        write_new(order_to, encode(sign_order(order, house.vault.store, house.chain, organisation.account)), 0o600)
         say(f"every keeper of replicas runs: p2pledger erase replica {erase_id.hex()} --order {order_to.name}")
     _show_report(connection, house.papers.report(erase_id))
     say(f"next: p2pledger erase certify {erase_id.hex()}; and 'p2pledger compact', when the node stands still anyway")
@@ -164,15 +167,14 @@ def run(connection: Connection, erase_id: bytes, order_to: Path | None) -> None:
 @erase.command("replica")
 @_ID
 @click.option("--order", "order_file", type=FILE, required=True, help="The custodian's order.")
-@click.option("--store", type=click.Path(path_type=Path), required=True, help="Folder of that custodian's replicas.")
 @with_connection
-def replica(connection: Connection, erase_id: bytes, order_file: Path, store: Path) -> None:
+def replica(connection: Connection, erase_id: bytes, order_file: Path) -> None:
     """Delete the copies that this house keeps for another custodian. After a crash do it again."""
     from p2pledger.cli.clock import now_ms
     from p2pledger.client.erasure import EraseReport, account_of, check_order, erase_in_replica, proven_erasure, remains
     from p2pledger.node.home import read_bounded
+    from p2pledger.node.vault import copies_of
     from p2pledger.primitives.ids import Bytes16, Millis
-    from p2pledger.vault.objects import DirectoryStore
 
     organisation = connection.organisation()
 
@@ -182,10 +184,11 @@ def replica(connection: Connection, erase_id: bytes, order_file: Path, store: Pa
 
     asked, account = connection.ask(organisation.account, work)
     chain = connection.founding().chain
-    order = check_order(read_bounded(order_file, 4 * 1024 * 1024), chain, account, asked)
-    papers, copies = _papers(connection), DirectoryStore(store)
+    signed = check_order(read_bounded(order_file, 4 * 1024 * 1024), chain, account, asked)
+    order, papers = signed.order, _papers(connection)
+    copies = copies_of(connection.home(), asked.custodian)
     steps = []
-    for step in erase_in_replica(order, copies):
+    for step in erase_in_replica(signed, copies):
         steps.append(step)
         say(f"done: {step}")
     assert not remains(order, [copies]), "what a store has deleted is not there"
@@ -215,6 +218,26 @@ def certify(connection: Connection, erase_id: bytes) -> None:
         say("the chain has this certificate already")
     else:
         show_receipt(connection, receipt.executed)
+
+
+@erase.command("recheck")
+@with_connection
+def recheck(connection: Connection) -> None:
+    """Delete again whatever of erased records a restore has brought back; by what the chain proves of each batch."""
+    from p2pledger.client.custody import patient_of
+    from p2pledger.client.erasure import erased_parts
+    from p2pledger.client.erasure import recheck as delete_again
+
+    house = _house(connection)
+    batches = list(house.vault.batches())
+
+    async def work(ledger: "LedgerClient") -> "dict[ErasedPart, Patient]":
+        parts = await erased_parts(ledger, batches)
+        return {part: await patient_of(ledger, house.vault.manifest(part.batch_id).pid) for part in parts}
+
+    parts = connection.ask(connection.organisation().account, work)
+    deleted = delete_again(house, parts)
+    connection.session.show({"batches": len(batches), "with erased records": len(parts), "deleted again": deleted})
 
 
 @erase.command("status")
@@ -286,8 +309,8 @@ def _house(connection: Connection) -> "House":
     from p2pledger.client.erasure import House
 
     organisation = connection.organisation()
-    vault = vault_of(connection, organisation)
-    return House(vault, organisation.custodian, backups_of(connection), _papers(connection))
+    vault, chain = vault_of(connection, organisation), connection.founding().chain
+    return House(vault, chain, organisation.custodian, backups_of(connection), _papers(connection))
 
 
 def backups_of(connection: Connection) -> "Backups":
@@ -301,6 +324,23 @@ def _papers(connection: Connection) -> "Papers":
     from p2pledger.client.erasure import Papers
 
     return Papers(connection.session.home / "erasures")
+
+
+def _erase_copies(connection: Connection, house: "House", order: "EraseOrder") -> None:
+    """At the replicas that answer; those that do not, and all of them to be sure, get the order by hand."""
+    import trio
+
+    from p2pledger.node.vault import replicas_of
+
+    replicas = replicas_of(connection.home(), house.vault)
+    if not replicas.holders:
+        return
+    try:
+        trio.run(replicas.delete, order.names)
+        trio.run(replicas.keep, [batch for batch in order.batches if house.vault.has_batch(batch)])
+        say(f"done: copies at {', '.join(holder.name for holder in replicas.holders)}")
+    except Unavailable as error:
+        say(f"not done: {error}; run it again, or hand over the order (--order-to)")
 
 
 def _show_report(connection: Connection, report: "EraseReport | None") -> None:

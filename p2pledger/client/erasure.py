@@ -13,7 +13,7 @@ of them seals must not bring back what another one has erased. Calls block; call
 """
 
 import secrets
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain as chain_of
@@ -30,14 +30,16 @@ from p2pledger.client.vault import Vault, names_of
 from p2pledger.health import keys
 from p2pledger.health.commitments import SALT_BYTES, RecordRef, scope_commit
 from p2pledger.health.directory import Organisation
-from p2pledger.health.erasure import Erasure, decode_erasure
+from p2pledger.health.erasure import ErasedOf, Erasure, decode_erasure
 from p2pledger.health.erasure_operations import Asker, EraseCertificate, ErasedPart, EraseRequest
+from p2pledger.health.release import label_of
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.crypto import Domain, SigningKey, sha256, signed_bytes, verify
-from p2pledger.primitives.errors import Code, InvalidInput, Refused, Rejected, StoreError, Unavailable
+from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Refused, Rejected, StoreError, Unavailable
 from p2pledger.primitives.ids import U64, Bytes16, Bytes32, ChainId, Millis, Signature
 from p2pledger.storage.files import create_private, make_private_folder, read_private, sync_folder
+from p2pledger.threshold.capsule import CAPSULE_BYTES_MAX, check_capsule
 from p2pledger.vault.objects import ObjectStore, is_content
 
 T = TypeVar("T")
@@ -151,12 +153,17 @@ class SignedOrder(Record, frozen=True):
     """An order for a holder of replicas, which must not delete because just anybody says so."""
 
     order: EraseOrder
+    manifests: Annotated[tuple[tuple[Bytes16, Bytes32], ...], Meta(max_length=limits.ERASED_BATCHES_MAX)]
+    """Each batch with the hash of its new sealed manifest; of others nothing is kept."""
     signature: Signature
 
 
-def sign_order(order: EraseOrder, chain: ChainId, custodian: SigningKey) -> SignedOrder:
-    """The order in the custodian's name."""
-    return SignedOrder(order, custodian.sign(signed_bytes(Domain.ERASE_ORDER, chain, encode(order))))
+def sign_order(order: EraseOrder, store: ObjectStore, chain: ChainId, custodian: SigningKey) -> SignedOrder:
+    """The order in the custodian's name, once its own store is done."""
+    there = [batch for batch in order.batches if store.has(batch)]
+    manifests = tuple((Bytes16(batch), Bytes32(sha256(store.get(batch)))) for batch in there)
+    signature = custodian.sign(signed_bytes(Domain.ERASE_ORDER, chain, encode((order, manifests))))
+    return SignedOrder(order, manifests, signature)
 
 
 async def account_of(ledger: LedgerClient, organisation: bytes) -> bytes:
@@ -167,44 +174,56 @@ async def account_of(ledger: LedgerClient, organisation: bytes) -> bytes:
     return decode(Organisation, data, limits.STATE_VALUE_BYTES_MAX).account
 
 
-def check_order(data: bytes, chain: ChainId, account: bytes, asked: Erasure) -> EraseOrder:
+def check_order(data: bytes, chain: ChainId, account: bytes, asked: Erasure) -> SignedOrder:
     """The order of an erasure that the chain has decided. Raises InvalidInput where it is not the custodian's."""
     signed = decode(SignedOrder, data, _FILE_BYTES_MAX)
     order = signed.order
-    if not verify(account, signed_bytes(Domain.ERASE_ORDER, chain, encode(order)), signed.signature):
+    if not verify(
+        account, signed_bytes(Domain.ERASE_ORDER, chain, encode((order, signed.manifests))), signed.signature
+    ):
         raise InvalidInput(f"order {order.erase_id.hex()} is not signed by account {account.hex()}")
     decided = () if asked.decided is None else asked.decided.terms.parts
     if (order.erase_id, order.custodian, order.parts) != (asked.request.erase_id, asked.custodian, decided):
         raise InvalidInput(f"order {order.erase_id.hex()} says something else than the chain")
-    return order
+    return signed
 
 
-def make_order(vault: Vault, box: BoxKey, asked: Erasure) -> EraseOrder:
+def make_order(vault: Vault, box: BoxKey, chain: ChainId, asked: Erasure) -> EraseOrder:
     """What a decided erasure means in the custodian's vault. Raises Rejected where the vault is spoiled."""
     assert asked.decided is not None, "an order follows a decision"
-    parts = asked.decided.terms.parts
+    parts, request = asked.decided.terms.parts, asked.request
+    return EraseOrder(request.erase_id, request.pid, asked.custodian, parts, _names_in(vault, box, chain, parts))
+
+
+def _names_in(vault: Vault, box: BoxKey, chain: ChainId, parts: Collection[ErasedPart]) -> tuple[Bytes32, ...]:
+    """Everything in a vault that could open these records, ascending."""
     names: set[bytes] = set()
-    referenced: set[bytes] = set()
-    about: list[tuple[Manifest, list[int]]] = []
-    for batch_id in vault.batches():
-        for entry in vault.manifest(batch_id).entries:
-            referenced.update(names_of(entry))
+    referenced = {
+        name for batch in vault.batches() for entry in vault.manifest(batch).entries for name in names_of(entry)
+    }
+    about: list[tuple[Manifest, Collection[int]]] = []
     for part in parts:
         if not vault.has_batch(part.batch_id):
             continue  # the vault was lost, and so was what it held
         manifest = vault.manifest(part.batch_id)
-        indices = part.indices or tuple(range(len(manifest.entries) + len(manifest.erased)))
-        about.append((manifest, list(indices)))
-        names.update(name for entry in manifest.entries if entry.index in set(indices) for name in names_of(entry))
-    names.update(_left_behind(vault.store, referenced, about, box))
-    request = asked.request
-    return EraseOrder(request.erase_id, request.pid, asked.custodian, parts, tuple(map(Bytes32, sorted(names))))
+        indices = _indices(part, manifest)
+        about.append((manifest, indices))
+        names.update(name for entry in manifest.entries if entry.index in indices for name in names_of(entry))
+    names.update(_left_behind(vault.store, referenced, about, (box, chain)))
+    return tuple(map(Bytes32, sorted(names)))
+
+
+def _indices(part: ErasedPart, manifest: Manifest) -> frozenset[int]:
+    return frozenset(part.indices or range(len(manifest.entries) + len(manifest.erased)))
 
 
 def _left_behind(
-    store: ObjectStore, referenced: Collection[bytes], about: Sequence[tuple[Manifest, list[int]]], box: BoxKey
+    store: ObjectStore,
+    referenced: Collection[bytes],
+    about: Sequence[tuple[Manifest, Collection[int]]],
+    opener: tuple[BoxKey, ChainId],
 ) -> Iterator[bytes]:
-    """Objects of these records that no manifest names: a crash while a batch was taken in leaves such."""
+    """Objects and capsules of these records that no manifest names: a crash while a batch was taken in leaves such."""
     for name in store.names():
         if not is_content(name) or name in referenced:
             continue
@@ -212,14 +231,19 @@ def _left_behind(
             sealed = store.get(name)
         except Rejected:
             continue  # spoiled, so nobody can open it
-        if any(_opens(sealed, manifest, index, box) for manifest, indices in about for index in indices):
+        if any(_is_of(sealed, manifest, index, *opener) for manifest, indices in about for index in indices):
             yield name
 
 
-def _opens(sealed: bytes, manifest: Manifest, index: int, box: BoxKey) -> bool:
+def _is_of(sealed: bytes, manifest: Manifest, index: int, box: BoxKey, chain: ChainId) -> bool:
+    """Whether this is a sealed object of the record, or a capsule with its label."""
+    ref = manifest.ref(index)
     try:
-        open_record(sealed, manifest.ref(index), manifest, box)
-    except InvalidInput:
+        if len(sealed) <= CAPSULE_BYTES_MAX:
+            check_capsule(sealed, label_of(ref, manifest.pid, manifest.custodian, chain, manifest.key_epoch))
+        else:
+            open_record(sealed, ref, manifest, box)
+    except (InvalidInput, ProofError):
         return False
     return True
 
@@ -234,18 +258,25 @@ def erase_in_vault(order: EraseOrder, vault: Vault, custodian: Custodian, patien
     yield "objects"
     for part in order.parts:
         if vault.has_batch(part.batch_id):
-            manifest = vault.manifest(part.batch_id)
-            everything = range(len(manifest.entries) + len(manifest.erased))
-            without = manifest.without(frozenset(part.indices or everything))
-            if without != manifest:
-                vault.store.replace(part.batch_id, seal_manifest(without, custodian, patient))
+            _seal_without(part, vault, custodian, patient)
         yield f"manifest {part.batch_id.hex()}"
 
 
-def erase_in_replica(order: EraseOrder, store: ObjectStore) -> Iterator[str]:
-    """A replica: objects and the old manifests go; the custodian sends the new ones with its next repair."""
-    for name in (*order.names, *order.batches):
+def _seal_without(part: ErasedPart, vault: Vault, custodian: Custodian, patient: Patient) -> None:
+    manifest = vault.manifest(part.batch_id)
+    without = manifest.without(_indices(part, manifest))
+    if without != manifest:
+        vault.store.replace(part.batch_id, seal_manifest(without, custodian, patient))
+
+
+def erase_in_replica(signed: SignedOrder, store: ObjectStore) -> Iterator[str]:
+    """A replica: objects and old manifests go; a new one that the custodian has not sent yet comes with its repair."""
+    order, fresh = signed.order, dict(signed.manifests)
+    for name in order.names:
         store.delete(name)
+    for batch in order.batches:
+        if store.has(batch) and sha256(store.get(batch)) != fresh.get(Bytes16(batch)):
+            store.delete(batch)
     yield "replica"
 
 
@@ -268,6 +299,32 @@ def _is_newest_clean(affected: Sequence[object], backups: Backups) -> bool:
 def remains(order: EraseOrder, stores: Sequence[ObjectStore]) -> list[bytes]:
     """Names of the order that still lie in one of the stores."""
     return [name for name in order.names if any(store.has(name) for store in stores)]
+
+
+# After a restore
+
+
+async def erased_parts(ledger: LedgerClient, batches: Collection[bytes]) -> list[ErasedPart]:
+    """What of these batches is erased, as the chain proves it; members only."""
+    found = []
+    for batch_id in batches:
+        _, data = await ledger.state(keys.erased(batch_id))
+        if data is not None:
+            gone = decode(ErasedOf, data, limits.STATE_VALUE_BYTES_MAX)
+            indices = () if gone.is_whole else tuple(gone.indices())
+            found.append(ErasedPart(Bytes16(batch_id), indices))
+    return found
+
+
+def recheck(house: "House", parts: Mapping[ErasedPart, Patient]) -> int:
+    """Delete again what came back out of a copy or an old backup; how many objects that were. Raises as `carry_out`."""
+    vault, custodian = house.vault, house.custodian
+    names = [name for name in _names_in(vault, custodian.box, house.chain, parts) if vault.store.has(name)]
+    for name in names:
+        vault.store.delete(name)
+    for part, patient in parts.items():
+        _seal_without(part, vault, custodian, patient)
+    return len(names)
 
 
 # The papers in the home
@@ -341,6 +398,7 @@ class House:
     """Where a custodian keeps what an erasure ends."""
 
     vault: Vault
+    chain: ChainId
     custodian: Custodian
     backups: Backups
     papers: Papers
@@ -357,7 +415,7 @@ def carry_out(asked: Erasure, house: House, patient: Patient, now_ms: int) -> It
         return
     order = house.papers.order(erase_id)
     if order is None:
-        order = make_order(house.vault, house.custodian.box, asked)
+        order = make_order(house.vault, house.custodian.box, house.chain, asked)
         house.papers.begin(order)
         yield "order"
     steps = []

@@ -15,7 +15,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from p2pledger.execution.contract import Call, Outcome
-from p2pledger.health import directory, keys, proxies, records, rules
+from p2pledger.health import directory, guardian_state, keys, proxies, records, rules
 from p2pledger.health.commitments import RecordRef, scope_commit
 from p2pledger.health.erasure_operations import (
     EraseCertificate,
@@ -96,6 +96,10 @@ class ErasedOf(Record, frozen=True):
         """Whether this record is."""
         place, bit = divmod(index, 8)
         return self.is_whole or (place < len(self.bits) and bool(self.bits[place] >> bit & 1))
+
+    def indices(self) -> Iterator[int]:
+        """Which records, where it is not the whole batch."""
+        return (index for index in range(8 * len(self.bits)) if self.has(index))
 
     def joined(self, indices: Sequence[int]) -> "ErasedOf":
         """With these records too; none: the whole batch."""
@@ -190,11 +194,13 @@ def request(operation: EraseRequest, call: Call, state: StateView) -> Outcome:
 def _require_asker(operation: EraseRequest, call: Call, state: StateView) -> bytes:
     """Demand the patient, its proxy with that power, or its custodian; the custodian's id.
 
-    Raises Refused: E_NOT_FOUND, E_NOT_OWNER, E_SUSPENDED, E_DECEASED, E_CAPACITY, E_ROLE.
+    Raises Refused: E_NOT_FOUND, E_NOT_OWNER, E_SUSPENDED, E_FROZEN, E_DECEASED, E_CAPACITY, E_ROLE.
     """
     patient = directory.identity_of(operation.pid, state)
     if patient is None or patient.kind != "patient":
         raise Refused(Code.E_NOT_FOUND)
+    if operation.asker != "custodian":
+        guardian_state.require_thawed(operation.pid, call.time_ms, state)
     match operation.asker:
         case "patient":
             proxies.require_capacity(operation.pid, "patient", call, state)

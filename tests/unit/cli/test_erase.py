@@ -13,8 +13,8 @@ BUNDLE = next(path for path in BUNDLES.iterdir() if path.name.startswith("Fidel_
 
 @pytest.fixture(scope="module")
 def batch(town: Town, patient: str) -> str:
-    taken = run("record", "ingest", BUNDLE, "--patient", patient, *town.as_organisation(), "--output", "json")
-    (row,) = json.loads(taken.stdout)
+    given = ["--patient", patient, "--without-release"]
+    (row,) = shown("record", "ingest", BUNDLE, *given, *town.as_organisation())
     return str(row["batch"])
 
 
@@ -114,6 +114,7 @@ def test_backups_are_made_listed_checked_and_restored(town: Town, batch: str) ->
     run("record", "open", f"{batch}/5", *house, expect=6)
     run("backup", "restore", made["set"], *house)
     run("record", "open", f"{batch}/5", *house)
+    assert shown("erase", "recheck", *house)["deleted again"] == 0
     run("backup", "check", "00" * 16, *house, expect=6)
     path = next(town.file("tapes").iterdir())
     path.write_bytes(path.read_bytes()[:-1])

@@ -22,21 +22,24 @@ from p2pledger.client.erasure import (
     erase_in_replica,
     make_order,
     parts_of,
+    recheck,
     sign_order,
 )
-from p2pledger.client.ingest import Origin, Prepared, batch_operation, prepare_bundle
+from p2pledger.client.ingest import Capsules, Origin, Prepared, batch_operation, prepare_bundle
 from p2pledger.client.records import Custodian, Patient, open_manifest
 from p2pledger.client.sealing import BoxKey
-from p2pledger.client.vault import Vault
+from p2pledger.client.vault import Vault, names_of
 from p2pledger.fhir.spans import extract_bundle
 from p2pledger.health import erasure
 from p2pledger.health.commitments import RecordRef, check_record
 from p2pledger.health.erasure import Erasure
-from p2pledger.health.erasure_operations import EraseDecision
+from p2pledger.health.erasure_operations import EraseDecision, ErasedPart
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Rejected, StoreError
+from p2pledger.primitives.ids import ChainId
 from p2pledger.vault.objects import DirectoryStore
+from tests.unit.client.joint import shared_key
 from tests.unit.execution.ledger import hash32, id16
 from tests.unit.fhir.samples import bundle
 from tests.unit.health.world import BERG, PATIENT, PID, TAL, World
@@ -44,7 +47,8 @@ from tests.unit.health.world import BERG, PATIENT, PID, TAL, World
 PATIENT_BOX = BoxKey(sha256(b"patient's box"))
 CUSTODIAN = Custodian.of_box_seed(id16("Berg"), sha256(b"custodian's box"))
 WHO = Patient(PID, PATIENT_BOX.public)
-ORIGIN = Origin(CUSTODIAN, received=datetime(2026, 11, 21, tzinfo=UTC))
+CHAIN = ChainId(hash32("chain"))
+ORIGIN = Origin(CUSTODIAN, received=datetime(2026, 11, 21, tzinfo=UTC), capsules=Capsules(shared_key(4)[0].key, CHAIN))
 GONE = (3, 17, 181)
 NOW_MS = 1_800_000_000_000
 
@@ -64,7 +68,7 @@ class Case:
     @property
     def house(self) -> House:
         vault = Vault(self.root / "vault", CUSTODIAN.box)
-        return House(vault, CUSTODIAN, Backups(self.root / "vault-backups"), Papers(self.root / "erasures"))
+        return House(vault, CHAIN, CUSTODIAN, Backups(self.root / "vault-backups"), Papers(self.root / "erasures"))
 
     def decide(self, *indices: int, name: str = "") -> Erasure:
         """Ask and accept; none: the whole batch."""
@@ -89,6 +93,8 @@ class Case:
             entry = self.prepared.manifest.entries[index]
             sealed = self.prepared.objects[entry.object]
             found += [entry.salt, entry.commitment, *pieces(sealed), *pieces(items[index].data)]
+            assert entry.capsule is not None
+            found += pieces(self.prepared.objects[entry.capsule])
         return found
 
 
@@ -176,9 +182,9 @@ def test_what_a_crash_left_behind_goes_too(case: Case) -> None:
     crashed = prepare_bundle(bundle("Fidel_Bins"), ORIGIN, WHO)
     for name, sealed in crashed.objects.items():
         case.house.vault.store.put(name, sealed)
-    left = {crashed.manifest.entries[index].object for index in GONE}
-    order = make_order(case.house.vault, CUSTODIAN.box, case.decide(*GONE))
-    assert left < set(order.names) and len(order.names) == 6
+    left = {name for index in GONE for name in names_of(crashed.manifest.entries[index])}
+    order = make_order(case.house.vault, CUSTODIAN.box, CHAIN, case.decide(*GONE))
+    assert left < set(order.names) and len(order.names) == 12
 
 
 def test_backups_with_the_record_end(case: Case, tmp_path: Path) -> None:
@@ -195,7 +201,7 @@ def test_backups_with_the_record_end(case: Case, tmp_path: Path) -> None:
     keys = b"".join(path.read_bytes() for path in (case.root / "vault-backups").iterdir())
     assert old.key not in keys and fresh.key in keys
     restored = Vault(tmp_path / "restored", CUSTODIAN.box)
-    assert house.backups.restore(fresh, restored.store) == 182 - len(GONE) + 1
+    assert house.backups.restore(fresh, restored.store) == 2 * (182 - len(GONE)) + 1
     check_erased(replaced(case, tmp_path), *GONE)
     assert scan(tmp_path / "restored", case.secrets(*GONE)) == []
     with pytest.raises(Rejected) as refused:
@@ -208,6 +214,25 @@ def replaced(case: Case, tmp_path: Path) -> Case:
     (case.root / "vault").rename(tmp_path / "aside")
     (tmp_path / "restored").rename(case.root / "vault")
     return case
+
+
+def test_what_an_old_copy_brings_back_goes_again(case: Case) -> None:
+    """A restore from a copy that has not heard of it; the chain says what is erased, whatever the vault says."""
+    asked = case.decide(*GONE)
+    case.run(asked)
+    vault = case.house.vault
+    vault.store.replace(case.batch_id, case.prepared.sealed_manifest)
+    for name, sealed in case.prepared.objects.items():
+        vault.store.put(name, sealed)
+    gone = erasure.erased_of(case.batch_id, case.world.state)
+    part = ErasedPart(case.batch_id, tuple(gone.indices()))
+    assert recheck(case.house, {part: WHO}) == 2 * len(GONE)
+    check_erased(case, *GONE)
+    stray = case.prepared.manifest.entries[17].object
+    vault.store.put(stray, case.prepared.objects[stray])
+    assert recheck(case.house, {part: WHO}) == 1
+    assert recheck(case.house, {part: WHO}) == 0
+    check_erased(case, *GONE)
 
 
 def test_an_unaffected_backup_stays(case: Case, tmp_path: Path) -> None:
@@ -232,7 +257,7 @@ def test_a_backup_comes_back_whole_or_not_at_all(case: Case, tmp_path: Path) -> 
     """Each byte counts, and the end; another key opens nothing."""
     house = case.house
     one = house.backups.make(house.vault.store, tmp_path / "tapes", NOW_MS)
-    assert house.backups.check(one) == 183
+    assert house.backups.check(one) == 365
     good = one.path.read_bytes()
     for place in (0, 20, 60, len(good) // 2, len(good) - 1):
         one.path.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
@@ -268,24 +293,30 @@ def test_only_one_erasure_is_carried_out_at_a_time(case: Case) -> None:
 def test_a_replica_deletes_on_its_custodians_word_alone(case: Case, tmp_path: Path) -> None:
     """The order is signed, and says what the chain says."""
     asked = case.decide(*GONE)
-    order = make_order(case.house.vault, CUSTODIAN.box, asked)
-    chain = case.world.chain
-    signed = encode(sign_order(order, chain, BERG))
-    assert check_order(signed, chain, BERG.public, asked) == order
-    for account, other in ((TAL.public, asked), (BERG.public, case.decide(5))):
-        with pytest.raises(InvalidInput):
-            check_order(signed, chain, account, other)
-    wider = replace(order, parts=(replace(order.parts[0], indices=()),))
-    with pytest.raises(InvalidInput):
-        check_order(encode(sign_order(wider, chain, BERG)), chain, BERG.public, asked)
-
     replica = DirectoryStore(tmp_path / "replica")
     for name, sealed in case.prepared.objects.items():
         replica.put(name, sealed)
     replica.put(case.batch_id, case.prepared.sealed_manifest)
-    assert list(erase_in_replica(order, replica)) == ["replica"]
+    case.run(asked)
+    order, store = case.house.papers.order(asked.request.erase_id), case.house.vault.store
+    assert order is not None
+    signed = sign_order(order, store, CHAIN, BERG)
+    assert check_order(encode(signed), CHAIN, BERG.public, asked) == signed
+    for account, other in ((TAL.public, asked), (BERG.public, case.decide(5))):
+        with pytest.raises(InvalidInput):
+            check_order(encode(signed), CHAIN, account, other)
+    wider = replace(order, parts=(replace(order.parts[0], indices=()),))
+    with pytest.raises(InvalidInput):
+        check_order(encode(sign_order(wider, store, CHAIN, BERG)), CHAIN, BERG.public, asked)
+    with pytest.raises(InvalidInput):
+        check_order(encode(replace(signed, manifests=())), CHAIN, BERG.public, asked)
+
+    assert list(erase_in_replica(signed, replica)) == ["replica"]
     assert scan(tmp_path / "replica", case.secrets(*GONE)) == []
-    assert len(list(replica.names())) == 182 - len(GONE)
+    assert len(list(replica.names())) == 2 * (182 - len(GONE))
+    replica.replace(case.batch_id, store.get(case.batch_id))
+    assert list(erase_in_replica(signed, replica)) == ["replica"]
+    assert replica.has(case.batch_id)
 
 
 def test_a_letter_is_the_custodians_alone_and_fits_its_request(case: Case) -> None:
@@ -344,10 +375,10 @@ def test_killed_after_each_step_it_ends_in_the_same(case: Case, tmp_path: Path, 
     case.run(asked)
     check_erased(case, *GONE)
     (fresh,) = case.house.backups.sets()
-    assert case.house.backups.check(fresh) == 182 - len(GONE) + 1
+    assert case.house.backups.check(fresh) == 2 * (182 - len(GONE)) + 1
     assert [path.name for path in (tmp_path / "tapes").iterdir()] == [fresh.path.name]
     report = case.house.papers.report(asked.request.erase_id)
-    assert report is not None and report.names == len(GONE)
+    assert report is not None and report.names == 2 * len(GONE)
     certificate = report.certificate()
     assert case.world.submit(BERG, certificate) == Code.OK
     found = erasure.erasure_of(asked.request.erase_id, case.world.state)

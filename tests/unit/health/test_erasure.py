@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -30,6 +30,7 @@ from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code
 from tests.unit.execution.ledger import hash32, id16, key
 from tests.unit.health.charts import Chart
+from tests.unit.health.guarded import AUNT, BROTHER, Guarded
 from tests.unit.health.world import BERG, DAY_MS, DOCTOR, PATIENT, PID, SEE, TAL, World, batch
 
 SALT = hash32("salt of the letter")
@@ -199,6 +200,17 @@ def test_a_proxy_asks_with_that_power_only(world: World) -> None:
     assert world.submit(key("aunt"), again) == Code.E_CAPACITY
 
 
+def test_a_thief_erases_nothing_while_the_patient_is_frozen() -> None:
+    """F-25: erasing cannot be taken back, so it waits; the custodian's own duty does not."""
+    guarded = Guarded()
+    world = with_records(guarded.world)
+    assert guarded.freeze(AUNT, BROTHER, until_ms=world.now_ms + DAY_MS) == Code.OK
+    assert world.submit(PATIENT, asked(TWO)) == Code.E_FROZEN
+    assert world.submit(BERG, asked(TWO, asker="custodian", erase_id=id16("of the custodian"))) == Code.OK
+    world.now_ms += DAY_MS
+    assert world.submit(PATIENT, asked(TWO)) == Code.OK
+
+
 def test_the_dead_ask_no_more(world: World) -> None:
     assert world.submit(BERG, DeceasedMark(PID, True, hash32("certificate")), cosigners=[TAL]) == Code.OK
     assert world.submit(PATIENT, asked(TWO)) == Code.E_DECEASED
@@ -297,3 +309,72 @@ def test_a_batch_remembers_exactly_what_was_erased(parts: list[list[int]]) -> No
         wanted |= set(part) if part else set(range(limits.FHIR_ENTRIES_MAX))
     assert all(kept.has(index) == (index in wanted) for index in (*range(200), *wanted))
     assert kept.joined(()) == ErasedOf(True, b"")
+
+
+SENDERS = {"patient": PATIENT, "custodian": BERG, "holder": SEE, "stranger": TAL}
+IDS = (id16("one"), id16("two"))
+PARTS = (ErasedPart(BATCH, (0,)), ErasedPart(BATCH, (1, 3)), ErasedPart(BATCH, ()))
+STEPS = st.tuples(
+    st.sampled_from(sorted(SENDERS)),
+    st.sampled_from(("ask", "accept", "partial", "refuse", "certify", "enter", "leave", "wait")),
+    st.sampled_from(IDS),
+    st.sampled_from(PARTS),
+)
+FORWARD = {
+    "": {"", "requested"},
+    "requested": {"requested", "refused", "erasing"},
+    "refused": {"refused"},
+    "erasing": {"erasing", "erased"},
+    "erased": {"erased"},
+}
+"""What may follow what; "": nobody has asked."""
+
+
+def order_of(kind: str, erase_id: bytes, part: ErasedPart) -> Record:
+    match kind:
+        case "ask":
+            return asked(part, erase_id=erase_id)
+        case "accept":
+            return accepted(part, erase_id=erase_id)
+        case "partial":
+            return accepted(part, erase_id=erase_id, verdict="partial", basis="legal-hold", salt=None)
+        case "refuse":
+            return refused(erase_id=erase_id)
+        case "certify":
+            return certificate(erase_id=erase_id)
+    return HolderRegister(id16("Berg"), id16("See"), kind == "enter")
+
+
+@settings(max_examples=40)
+@given(st.lists(STEPS, max_size=25))
+def test_whatever_anybody_sends_erasures_only_go_forward(steps: list[tuple[str, str, bytes, ErasedPart]]) -> None:
+    """States, who may, twice, late: nothing comes back, nothing is erased but by the custodian's decision, and what is
+    unfinished is exactly what is listed."""
+    world = with_records(World(Parameters(erase_decision_ms=60_000)))
+    may: dict[str, set[str]] = {
+        "ask": {"patient"},
+        "certify": {"custodian", "holder"},
+        "leave": {"holder"},
+        **{kind: {"custodian"} for kind in ("accept", "partial", "refuse", "enter")},
+    }
+    gone: set[int] = set()
+    before = dict.fromkeys(IDS, "")
+    for sender, kind, erase_id, part in steps:
+        if kind == "wait":
+            world.now_ms += 61_000
+            continue
+        code = world.submit(SENDERS[sender], order_of(kind, erase_id, part))
+        assert code != Code.OK or sender in may[kind]
+        there = {one: erasure.erasure_of(one, world.state) for one in IDS}
+        after = {one: "" if kept is None else kept.status for one, kept in there.items()}
+        assert all(after[one] in FORWARD[before[one]] for one in IDS)
+        if kind in ("accept", "partial") and code == Code.OK:
+            gone |= set(part.indices or range(7))
+            kept = there[erase_id]
+            assert kept is not None and kept.decided is not None
+            assert kept.decided.is_late == (kept.decided.time_ms >= kept.due_ms)
+            assert id16("Berg") in kept.holders
+        assert set(erased(world, BATCH)) == gone
+        waiting = {one.request.erase_id for one in erasure.unfinished(world.state)}
+        assert waiting == {one for one in IDS if after[one] in ("requested", "erasing")}
+        before = after
