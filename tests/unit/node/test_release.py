@@ -231,6 +231,9 @@ async def test_a_session_cannot_have_more_under_way_than_its_share(node: Node, c
 def test_judging_releases_and_writes_nothing(node: Node, chart: Chart) -> None:
     request = chart.allow(0)
     assert node.releasing.judge(api.Judge(5, request)) == api.JudgeReply(5, Code.OK)
+    by_doctor, by_nurse = (api.Judge(5, request, AccountKey(reader.public)) for reader in (DOCTOR, NURSE))
+    assert node.releasing.judge(by_doctor) == api.JudgeReply(5, Code.OK)
+    assert node.releasing.judge(by_nurse) == api.JudgeReply(5, Code.E_ROLE), "the access is the doctor's"
     assert chart.world.submit(PATIENT, ConsentRevoke(id16("consent"), "withdrawn")) == Code.OK
     assert node.releasing.judge(api.Judge(5, request)) == api.JudgeReply(5, Code.E_REVOKED)
     assert node.durable == []
