@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import trio
 
+from p2pledger.client.records import Custodian
 from p2pledger.client.vault import Vault
 from p2pledger.demo.cluster import Cluster
 from p2pledger.primitives.codec import encode
 from tests.node.health import PATIENCE_S
 from tests.node.test_privacy import SAMPLES
+from tests.node.test_records import Clinic, clinic_of, ended
 from tests.node.test_wallet import Terminal
 
 pytestmark = pytest.mark.process
@@ -160,3 +162,36 @@ async def test_one_record_is_erased_everywhere_and_the_chain_still_verifies(
         assert files_with(places, secrets) == set()
         assert files_with([SAMPLES], secrets[3:]) != set(), "the scanner finds what is there"
         await terminal.types("resync", "--yes", "--home", cluster.member(house.name).home)
+
+
+async def test_no_validator_releases_a_share_of_it_any_more(consortium: Callable[..., Cluster], tmp_path: Path) -> None:
+    """F-26, by four real validators: from the decision on, while every byte is still there, and of nothing else."""
+    with trio.fail_after(8 * PATIENCE_S):
+        clinic = await clinic_of(consortium, tmp_path)
+        types, folder = clinic.terminal.types, clinic.folder
+        vault = Vault(clinic.cluster.member(clinic.cluster.names[0]).home / "vault", custodian_of(clinic).box)
+        allergies = [
+            str(manifest.ref(entry.index))
+            for manifest in [vault.manifest(bytes.fromhex(clinic.batch))]
+            for entry in manifest.entries
+            if entry.resource_class == "allergy"
+        ]
+        await types("record", "index", clinic.patient.did.hex(), *clinic.home, "--to", folder / "index")
+        card = await clinic.consent_to_allergies(clinic.physician)
+        asking: list[object] = ["--index", folder / "index", "--card", card, "--purpose", "TREAT"]
+        asking += clinic.as_person("physician")
+        await types("record", "get", "--record", allergies[0], *asking, "--to", folder / "before")
+
+        wanted = ["--record", allergies[0], "--letter", folder / "letter"]
+        shown = await types("erase", "request", *wanted, *clinic.as_person("patient"))
+        erasure = shown["events"][0]["erase_id"]
+        await types("erase", "decide", erasure, "--letter", folder / "letter", *clinic.home)
+        assert vault.open_record(vault.manifest(bytes.fromhex(clinic.batch)).ref(int(allergies[0].split("/")[1])))
+        status, said = await ended(clinic, "record", "get", "--record", allergies[0], *asking, "--to", folder / "no")
+        assert status != 0 and "E_ERASED" in said, said
+        await types("record", "get", "--record", allergies[1], *asking, "--to", folder / "other")
+        assert len(list((folder / "other").iterdir())) == 1
+
+
+def custodian_of(clinic: Clinic) -> Custodian:
+    return clinic.cluster.wallet(clinic.cluster.names[0]).custodian
