@@ -2,13 +2,14 @@
 
 import dataclasses
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import trio
 from msgspec.structs import replace
 
+from p2pledger.client import reading
 from p2pledger.client.chart_index import ChartIndex
 from p2pledger.client.health import decision_of
 from p2pledger.client.keyring import Persona
@@ -22,6 +23,7 @@ from p2pledger.health.integrity import alerts_of, decode_alert
 from p2pledger.health.operations import ConsentRevoke
 from p2pledger.network.api import SharesReply
 from p2pledger.primitives.errors import Code, ConfigError, InvalidInput, Rejected, Unavailable
+from tests.attack import Check, Without
 from tests.unit.client.readers import PATIENT_BOX, PHYSICIAN, Holder, Ward
 from tests.unit.execution.ledger import id16
 from tests.unit.health.world import DAY_MS, EMERGENCY, PATIENT, PID, TAL
@@ -68,12 +70,12 @@ async def test_the_physician_reads_exactly_the_seven_allergies(ward: Ward, aller
     seen: list[tuple[int, int]] = []
     async with ward.reader(ward.holders()) as ledger:
         ticket = await ward.allowed(ledger, allergies)
-        reading = await read_records(ledger, ward.own, ticket, progress=lambda *done: seen.append(done))
+        read = await read_records(ledger, ward.own, ticket, progress=lambda *done: seen.append(done))
     source = extract_bundle(ward.source)
-    assert [record.ref for record in reading.records] == list(allergies.refs)
-    assert [record.data for record in reading.records] == [source[ref.index].data for ref in allergies.refs]
+    assert [record.ref for record in read.records] == list(allergies.refs)
+    assert [record.data for record in read.records] == [source[ref.index].data for ref in allergies.refs]
     assert {source[ref.index].resource_type for ref in allergies.refs} == {"AllergyIntolerance"}
-    assert reading.blamed == ()
+    assert read.blamed == ()
     assert seen[-1] == (7, 7)
     assert ward.chain.log()[-1].access_id == ticket.access_id
 
@@ -109,9 +111,9 @@ async def test_who_sends_wrong_shares_is_named_and_does_no_harm(ward: Ward, alle
     async with ward.reader(ward.holders(Tal=wrong)) as ledger:
         ticket = await ward.allowed(ledger, allergies)
         for _ in range(4):  # whether the liar is among the first three to answer is chance
-            reading = await read_records(ledger, ward.own, ticket)
-            assert len(reading.records) == 7
-            assert {blame.organisation for blame in reading.blamed} <= {"Tal"}
+            read = await read_records(ledger, ward.own, ticket)
+            assert len(read.records) == 7
+            assert {blame.organisation for blame in read.blamed} <= {"Tal"}
     holders = ward.holders(Tal=wrong, Wald=busy_elsewhere)
     async with ward.reader(holders) as ledger:
         with pytest.raises(Unavailable, match=r"2 validators sent good shares, 3 are needed") as failed:
@@ -138,8 +140,8 @@ async def test_shares_under_another_index_or_of_another_sharing_are_named(ward: 
 async def test_a_straggler_is_not_waited_for(ward: Ward, allergies: ChartIndex) -> None:
     async with ward.reader(ward.holders(Berg=silent), ENDLESS) as ledger:
         ticket = await ward.allowed(ledger, allergies)
-        reading = await read_records(ledger, ward.own, ticket)
-    assert len(reading.records) == 7
+        read = await read_records(ledger, ward.own, ticket)
+    assert len(read.records) == 7
 
 
 async def test_fewer_than_t_open_nothing_and_the_missing_are_named(ward: Ward, allergies: ChartIndex) -> None:
@@ -220,8 +222,8 @@ async def test_broken_glass_opens_records_with_a_second_signature(tmp_path: Path
         )
         decided = decision_of((await ledger.submit(operation, cosigners=[TAL])).executed)
         assert decided.is_allowed and decided.basis == "btg"
-        reading = await read_records(ledger, ward.own, ticket)
-    assert len(reading.records) == len(part.entries)
+        read = await read_records(ledger, ward.own, ticket)
+    assert len(read.records) == len(part.entries)
 
 
 async def test_a_patient_reads_its_own_by_shares_as_well(ward: Ward, allergies: ChartIndex) -> None:
@@ -231,6 +233,79 @@ async def test_a_patient_reads_its_own_by_shares_as_well(ward: Ward, allergies: 
         operation, ticket = ask_for(owner, ward.chain.chain, allergies, "PATRQT", ward.chain.now_ms + DAY_MS)
         assert decision_of((await ledger.submit(operation)).executed).basis == "owner"
         assert len((await read_records(ledger, ward.own, ticket)).records) == 7
+
+
+# A vault that lies
+
+
+class Lying(OwnVault):
+    """Gives something else in place of the first record."""
+
+    def __init__(self, ward: Ward, lie: Callable[[SealedRecord, SealedRecord], SealedRecord]) -> None:
+        super().__init__(ward.vault)
+        self._lie = lie
+
+    async def fetch(
+        self, access_id: bytes, salt: bytes, scope: Sequence[RecordRef], wanted: Sequence[RecordRef]
+    ) -> tuple[SealedRecord, ...]:
+        first, second, *others = await super().fetch(access_id, salt, scope, wanted)
+        return self._lie(first, second), second, *others
+
+
+def another_record(first: SealedRecord, second: SealedRecord) -> SealedRecord:
+    """The second one in the first one's place, whole and opened by its own shares."""
+    return replace(second, ref=first.ref)
+
+
+def another_salt(first: SealedRecord, second: SealedRecord) -> SealedRecord:
+    return replace(first, salt=second.salt)
+
+
+@pytest.mark.attack("T75")
+@pytest.mark.parametrize(
+    ("lie", "check", "says"),
+    [
+        (another_salt, Check(reading._as_committed, "if found != expected"), "its content"),
+        (another_record, Check(reading._check_answer, "if leaf.index != one.ref.index"), "the leaf of record"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_vault_that_gives_something_else(
+    ward: Ward,
+    allergies: ChartIndex,
+    lie: Callable[[SealedRecord, SealedRecord], SealedRecord],
+    check: Check,
+    says: str,
+    without: Without,
+) -> None:
+    """Without its one check the reader takes what it is given, or asks validators about it."""
+
+    async def read() -> int:
+        async with ward.reader(ward.holders()) as ledger:
+            ticket = await ward.allowed(ledger, allergies)
+            try:
+                found = await read_records(ledger, Lying(ward, lie), ticket)
+            except Rejected as error:
+                assert error.code in (Code.E_COMMIT_MISMATCH, Code.E_SCOPE, Code.E_CAPSULE)
+                return 0
+            return len(found.records)
+
+    with without(*check):
+        trio.run(read)
+    with pytest.raises(InvalidInput, match=says):
+        trio.run(refused, ward, allergies, lie)
+
+
+async def refused(ward: Ward, allergies: ChartIndex, lie: Callable[[SealedRecord, SealedRecord], SealedRecord]) -> None:
+    async with ward.reader(ward.holders()) as ledger:
+        ticket = await ward.allowed(ledger, allergies)
+        try:
+            await read_records(ledger, Lying(ward, lie), ticket)
+        except InvalidInput as error:
+            said = error
+        else:
+            return
+    raise said
 
 
 # Tickets and tables of contents

@@ -11,6 +11,7 @@ from p2pledger.health.commitments import RecordLeaf, RecordRef
 from p2pledger.health.declared import check_declared
 from p2pledger.health.operations import AccessRequest, record_handle
 from p2pledger.primitives.errors import Code
+from tests.attack import Check, Without
 from tests.unit.execution.ledger import hash32, id16
 from tests.unit.health.world import ALLERGY, NOTES
 
@@ -76,6 +77,29 @@ def test_what_was_declared_is_released() -> None:
 )
 def test_each_part_of_a_request_binds(changes: dict[str, Any], code: Code) -> None:
     assert check_declared(replace(REQUEST, **(DECLARED | changes)), REF, LEAF) == code
+
+
+@pytest.mark.attack("T66")
+@pytest.mark.parametrize(
+    ("changes", "check", "code"),
+    [
+        (
+            {"records": (record_handle(REF.batch_id, 4),)},
+            Check(check_declared, "if request.records"),
+            Code.E_SCOPE,
+        ),
+        ({"classes": (id16("another class"),)}, Check(check_declared, "if request.classes"), Code.E_SCOPE),
+        ({"authors": (id16("Dr A"),)}, Check(check_declared, "if request.authors"), Code.E_SCOPE),
+        ({"encounters": (id16("another visit"),)}, Check(check_declared, "if request.encounters"), Code.E_SCOPE),
+        ({"labels": (id16("R"),)}, Check(check_declared, "if not set(leaf.labels)"), Code.E_LABEL),
+    ],
+)
+def test_a_record_beside_what_was_declared(changes: dict[str, Any], check: Check, code: Code, without: Without) -> None:
+    """Allowed for something else, and then asked for: only this one rule stands between."""
+    request = replace(REQUEST, **(DECLARED | changes))
+    with without(*check):
+        assert check_declared(request, REF, LEAF) == Code.OK
+    assert check_declared(request, REF, LEAF) == code
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """F-17: an emergency capsule that was opened offline becomes a line of the log, in order, once, and late ones show."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from p2pledger.health.emergency_operations import EmergencyAnchor, OfflineOpenin
 from p2pledger.health.events import AccessDecided, BreakGlassUsed, EmergencyAnchored
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code
-from tests.unit.execution.ledger import hash32, id16
+from tests.attack import Check, Without
+from tests.unit.execution.ledger import hash32, id16, key
 from tests.unit.health.world import BERG, DOCTOR, PATIENT, PID, TAL, World, account
 
 
@@ -100,6 +102,69 @@ def test_only_the_reader_itself_has_signed_and_it_is_of_the_house(world: World) 
     patients = replace(one, reader=account("patient"))
     assert world.submit(TAL, anchor(world, patients, reader=PATIENT)) == Code.E_UNKNOWN_ACTOR
     assert world.submit(BERG, anchor(world, one)) == Code.E_ROLE, "another member does not speak for the house"
+
+
+def skipping_one(world: World) -> EmergencyAnchor:
+    """The house leaves its first opening out."""
+    return anchor(world, opening(world, 2, previous=opening(world).hash))
+
+
+def in_anothers_name(world: World) -> EmergencyAnchor:
+    """A clerk opened it, and the doctor is to have done it."""
+    return anchor(world, opening(world), reader=PATIENT)
+
+
+def by_nobody_of_the_house(world: World) -> EmergencyAnchor:
+    world.register("nurse", "practitioner", BERG, "Berg")
+    return anchor(world, opening(world, reader=account("nurse")), reader=key("nurse"))
+
+
+def without_a_reason(world: World) -> EmergencyAnchor:
+    return anchor(world, opening(world, reason_commit=bytes(32)))
+
+
+def of_a_time_to_come(world: World) -> EmergencyAnchor:
+    """It could never be late."""
+    return anchor(world, opening(world, opened_ms=world.now_ms + ANCHOR_WITHIN_MS))
+
+
+@pytest.mark.attack("T74")
+@pytest.mark.parametrize(
+    ("attack", "check", "code"),
+    [
+        (skipping_one, Check(emergency.anchor, "if (opening.number, opening.previous)"), Code.E_STATE),
+        (in_anothers_name, Check(emergency.anchor, "if not verify("), Code.E_POP),
+        (by_nobody_of_the_house, Check(emergency._reader_of, "if identity is None"), Code.E_UNKNOWN_ACTOR),
+        (without_a_reason, Check(emergency.anchor, "if opening.reason_commit == _ZERO"), Code.E_CONSENT_INCOMPLETE),
+        (of_a_time_to_come, Check(emergency.anchor, "if opening.opened_ms >"), Code.E_FORMAT),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_openings_that_are_not_what_they_say(
+    attack: Callable[[World], EmergencyAnchor], check: Check, code: Code, without: Without
+) -> None:
+    for expected in (Code.OK, code):
+        world = World()
+        made = attack(world)
+        if expected == Code.OK:
+            with without(*check):
+                assert world.submit(TAL, made) == expected
+        else:
+            assert world.submit(TAL, made) == expected
+
+
+@pytest.mark.attack("T74")
+def test_an_opening_that_is_anchored_twice(without: Without) -> None:
+    """Its review would begin anew, and the first one be forgotten."""
+    first = World()
+    one = opening(first)
+    assert first.submit(TAL, anchor(first, one)) == Code.OK
+    again = anchor(first, replace(one, number=2, previous=one.hash))
+    with without(emergency.anchor, "if access.access_of(opening.access_id, state) is not None"):
+        assert first.submit(TAL, again) == Code.OK
+    other = World()
+    assert other.submit(TAL, anchor(other, one)) == Code.OK
+    assert other.submit(TAL, again) == Code.E_DUP
 
 
 def test_a_late_one_is_taken_and_said_to_be_late(world: World) -> None:
