@@ -185,6 +185,9 @@ class KeyKeeper:
         self._reporting: dict[bytes, int] = {}
         """What the last report was about, until the chain knows."""
         self._report_ms: int | None = None
+        self._report_most = limits.RELEASES_REPORTED_MAX
+        self._reported_to = b""
+        """The last access of the last report: the next one begins after it, and comes round."""
         self._holders: dict[int, _Held] = {}
         """By key epoch; of its newest sharing."""
 
@@ -375,6 +378,7 @@ class KeyKeeper:
             if known:
                 yield Reported(known)
                 self._settle(known)
+                self._report_most = limits.RELEASES_REPORTED_MAX
             if not self._reporting:
                 self._report_ms = None
         if not self._unreported:
@@ -383,7 +387,11 @@ class KeyKeeper:
             self._report_ms = sight.monotonic_ms + REPORT_MS
         if sight.monotonic_ms < self._report_ms:
             return
-        first = sorted(self._unreported)[: limits.RELEASES_REPORTED_MAX]
+        if self._reporting:  # lost, or refused as a whole because of one of them: fewer together, others first
+            self._report_most = max(1, min(len(self._reporting), self._report_most) // 2)
+        turn = sorted(self._unreported, key=lambda access_id: (access_id <= self._reported_to, access_id))
+        first = turn[: self._report_most]
+        self._reported_to = first[-1]
         self._reporting = {access_id: self._unreported[access_id] for access_id in first}
         self._report_ms = sight.monotonic_ms + REPORT_AGAIN_MS
         releases = release_receipts.unreported(self._reporting, self._validator, sight.state)

@@ -260,6 +260,15 @@ def test_a_report_that_was_lost_is_made_again(chart: Chart) -> None:
     assert seat.unreported == {}
 
 
+def test_one_that_the_chain_refuses_does_not_keep_the_others_back(chart: Chart) -> None:
+    """A report is taken as a whole or not at all; what nobody allowed stays owed, and the gauge shows it."""
+    seat = reporter(chart, {ACCESS: 2, id16("never allowed"): 1, OTHER: 2})
+    wait(seat, 300_000)
+    assert seat.unreported == {id16("never allowed"): 1}
+    assert reports_of(ACCESS, chart.world.state)[seat.validator].records == 2
+    assert reports_of(OTHER, chart.world.state)[seat.validator].records == 2
+
+
 def test_more_of_the_same_access_is_reported_after_it(chart: Chart) -> None:
     seat = reporter(chart, {ACCESS: 1})
     wait(seat, REPORT_MS + STEP_MS)
