@@ -12,9 +12,10 @@ from p2pledger.cli.values import Span, moment
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 
 if TYPE_CHECKING:
-    from p2pledger.client.guardians import RecoveryRequest
+    from p2pledger.client.guardians import RecoveryRequest, RequestedPlace
     from p2pledger.client.guarding import Guarding
     from p2pledger.client.identities import OpenAs
+    from p2pledger.client.ledger import LedgerClient
     from p2pledger.health.guardian_operations import RecoveryStart
 
 _FIRST = 1
@@ -72,7 +73,8 @@ def start(
             persona = held.at(place.organisation)
             _demand_own(persona.account, place.key)
             async with open_as(persona.signing) as ledger:
-                await ledger.submit(operation)
+                if not await _waits(ledger, place):  # done already where a connection was lost in the middle
+                    await ledger.submit(operation)
                 found = await ledger.guarding(place.pid)
             due = found.recovery.due_ms if found.recovery is not None else 0
             rows.append({**place_row(connection, place.organisation, place.pid), "final from": moment(due)})
@@ -178,6 +180,15 @@ def open_(connection: Connection, card: Path) -> None:
         rows.append({**row, "box keys": len(opened.boxes), "wrong shares of": list(opened.wrong)})
     connection.session.show_all(rows, ["organisation", "pid", "box keys", "wrong shares of"])
     say(f"{file.path} opens old records again; next: p2pledger guardian set, for cards that keep the new keys, too")
+
+
+async def _waits(ledger: "LedgerClient", place: "RequestedPlace") -> bool:
+    """Whether this very recovery was started there and still waits."""
+    try:
+        found = await ledger.guarding(place.pid, recovery=place.recovery)
+    except Rejected:  # it may not even ask: nothing that concerns this key was started
+        return False
+    return found.recovery is not None and found.recovery.progress == "pending"
 
 
 def _draft_beyond_veto(

@@ -108,6 +108,8 @@ def test_a_wallet_is_lost_and_recovered_past_a_thief(family: Town) -> None:
         files = approved(town, f"new-{number}", "aunt", "brother")
         started = run("recovery", "start", *files, *owner(town, f"new-{number}"))
         assert "can veto until then" in started.stderr
+        again = run("recovery", "start", *files, *owner(town, f"new-{number}"))
+        assert again.stdout == started.stdout, "done again after an interruption it changes nothing"
         assert "A RECOVERY WAITS" in run("wallet", "log", *owner(town, "patient.wallet")).stderr
         early = run("recovery", "finalize", *owner(town, f"new-{number}"), expect=4)
         assert "the delay is not over" in said(early)
