@@ -281,6 +281,12 @@ class Cluster:
             if status != 0:
                 raise ProcessFailed(f"{member.name!r} ended with status {status} on SIGTERM:\n{member.last_words()}")
 
+    def pids(self) -> dict[str, int]:
+        """The process ids of those that run, by name."""
+        return {
+            name: member.process.pid for name, member in self.members.items() if member.process and member.is_running
+        }
+
     def let_go(self) -> list[int]:
         """The running processes are no longer ours and outlive this object; their process ids."""
         pids = [member.process.pid for member in self.members.values() if member.process and member.is_running]

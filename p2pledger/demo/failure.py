@@ -1,4 +1,4 @@
-"""Step 5: the primary is killed with hundreds of transactions in flight."""
+"""Step 10: the primary is killed with hundreds of transactions in flight."""
 
 from contextlib import AsyncExitStack
 
@@ -17,7 +17,7 @@ KILLS_MAX = 10
 
 async def kill_the_primary(stage: Stage) -> int:
     narrator, cluster = stage.narrator, stage.cluster
-    narrator.step(5, "The primary dies under load")
+    narrator.step(10, "The primary dies under load")
     acknowledged: list[Receipt] = []
     for _ in range(KILLS_MAX):
         load = _load(stage)

@@ -1,4 +1,4 @@
-"""Steps 6 and 7: the access log convinces without any node, and four stopped stores say the same."""
+"""Steps 11 and 13: the access log convinces without any node, and four stopped stores say the same."""
 
 import subprocess
 import sys
@@ -22,18 +22,20 @@ from p2pledger.primitives.errors import Code
 
 UNPROVEN = 5
 """Exit status of a proof that does not verify."""
+EXPECTED = (Code.OK, Code.E_SCOPE, Code.E_NO_CONSENT, Code.E_REVOKED, Code.OK, Code.E_EXPIRED)
+"""What has been answered to whoever asked, in the steps before."""
 
 
 async def read_log(stage: Stage) -> bytes:
     narrator = stage.narrator
-    narrator.step(6, "The patient sees who asked, when and why, and can prove it to anybody")
+    narrator.step(11, "The patient sees who asked, when and why, and can prove it to anybody")
     patient = stage.patient[A]
     names = {card.organisation: card.name for card in stage.cluster.founding.genesis.cards}
     async with AsyncExitStack() as stack:
         wallet = await client_of(stack, stage, patient.signing, A)
         with trio.fail_after(30):
             log = await wallet.log(patient.did)
-            while log.newer or len(log.lines) < 5:
+            while log.newer or len(log.lines) < len(EXPECTED):
                 await trio.sleep(0.2)
                 log = await wallet.log(patient.did)
         export = await wallet.export_log(patient.did)
@@ -51,10 +53,9 @@ async def read_log(stage: Stage) -> bytes:
     ]
     narrator.table("Access log", ("#", "UTC", "who", "organisation", "purpose", "decision", "basis"), rows)
     decisions = [line.decision for line in log.lines]
-    expected = [Code.OK, Code.E_SCOPE, Code.E_NO_CONSENT, Code.E_REVOKED, Code.E_EXPIRED]
     narrator.check(
         f"verified by the patient's own program alone, complete up to checkpoint {log.height}",
-        decisions == [int(code) for code in expected],
+        decisions == [int(code) for code in EXPECTED],
         f"{len(log.lines)} lines",
     )
     return export
@@ -89,12 +90,12 @@ async def _verify(path: Path, chain: str) -> int:
     return done.returncode
 
 
-# 7. The balance
+# 13. The balance
 
 
 async def close_books(stage: Stage, view_changes: int) -> None:
     narrator, cluster = stage.narrator, stage.cluster
-    narrator.step(7, "The balance, read from the four stopped stores")
+    narrator.step(13, "The balance, read from the four stopped stores")
     tips: dict[str, int] = {}
     rows: list[Sequence[object]] = []
     digests: dict[str, tuple[object, ...]] = {}

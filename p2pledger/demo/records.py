@@ -1,12 +1,11 @@
-"""Step 3: a hospital takes records in."""
+"""Step 4: a hospital takes records in."""
 
 import json
 from importlib.resources import files
 
-from p2pledger.client.ingest import Origin, Prepared, prepare_bundle, prepare_ndjson
+from p2pledger.client.ingest import Capsules, Origin, Prepared, prepare_bundle, prepare_ndjson
 from p2pledger.client.keyring import Wallet
 from p2pledger.client.records import Manifest, Patient
-from p2pledger.client.vault import Vault
 from p2pledger.demo.stage import A, Stage, enter
 
 BULK = ("Patient", "AllergyIntolerance", "Immunization", "Condition", "Device")
@@ -14,7 +13,7 @@ BULK = ("Patient", "AllergyIntolerance", "Immunization", "Condition", "Device")
 
 async def ingest(stage: Stage) -> Manifest:
     narrator = stage.narrator
-    narrator.step(3, "A hospital takes records in: sealed at home, committed to on the chain")
+    narrator.step(4, "A hospital takes records in: sealed at home, committed to on the chain")
     manifest = await _ingest_bundle(stage, "Fidel_Bins", 182)
     allergies = [entry for entry in manifest.entries if entry.resource_type == "AllergyIntolerance"]
     narrator.check("7 of them are allergies", len(allergies) == 7)
@@ -24,16 +23,15 @@ async def ingest(stage: Stage) -> Manifest:
 
 
 async def _ingest_bundle(stage: Stage, name: str, entries: int) -> Manifest:
-    custodian, patient = stage.organisations[A], stage.patient[A].patient
+    patient = stage.patient[A].patient
     if name != "Fidel_Bins":
         patient = await _another_patient(stage, name)
-    bundle = next(path for path in (files("p2pledger") / "samples" / "bundles").iterdir() if path.name.startswith(name))
     with stage.narrator.progress(name) as progress:
-        prepared = prepare_bundle(bundle.read_bytes(), Origin(custodian.custodian), patient, progress)
+        prepared = prepare_bundle(bundle_of(name), _origin(stage), patient, progress)
         _keep(stage, prepared)
         await stage.submit(stage.clients[A], prepared.operation)
     stage.narrator.check(
-        f"{name}: every resource of the bundle is sealed, one transaction carries the root of salted commitments",
+        f"{name}: every resource is sealed, its key in a capsule; one transaction carries the salted root",
         prepared.operation.n == entries,
         f"{prepared.operation.n} resources, root {prepared.operation.root.hex()[:16]}…",
     )
@@ -71,8 +69,21 @@ async def _ingest_bulk(stage: Stage) -> None:
     narrator.check(
         "a bulk export in NDJSON became one batch for each patient, all in one transaction",
         len(batches) == len(personas),
-        f"{records} resources of {len(batches)} patients",
+        f"{records} resources of {len(batches)} patients, sealed to hospital and patient only",
     )
+
+
+def bundle_of(name: str) -> bytes:
+    """A sample Bundle by the beginning of its name."""
+    folder = files("p2pledger") / "samples" / "bundles"
+    return next(path for path in folder.iterdir() if path.name.startswith(name)).read_bytes()
+
+
+def _origin(stage: Stage) -> Origin:
+    """From hospital A, which puts each record's key into a capsule of the validators, too."""
+    assert stage.joint_key is not None, "the ceremony comes before the first record"
+    capsules = Capsules(stage.joint_key.key, stage.cluster.founding.chain)
+    return Origin(stage.organisations[A].custodian, capsules=capsules)
 
 
 def _patient_ids(ndjson: bytes) -> list[str]:
@@ -81,5 +92,4 @@ def _patient_ids(ndjson: bytes) -> list[str]:
 
 def _keep(stage: Stage, prepared: Prepared) -> None:
     """Into the custodian's sealed store, durable before the chain commits to it."""
-    vault = Vault(stage.cluster.homes[A] / "vault", stage.organisations[A].custodian.box)
-    vault.put_batch(prepared.operation.batch_id, prepared.sealed_manifest, prepared.objects)
+    stage.vault(A).put_batch(prepared.operation.batch_id, prepared.sealed_manifest, prepared.objects)

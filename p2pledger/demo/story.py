@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import trio
 from rich.console import Console
+from rich.markup import escape
 
 from p2pledger.client.export import code_name
 from p2pledger.client.health import (
@@ -23,17 +23,25 @@ from p2pledger.client.health import (
 )
 from p2pledger.client.keyring import Persona, Wallet
 from p2pledger.client.ledger import LedgerClient
-from p2pledger.client.records import Manifest, open_manifest
-from p2pledger.client.vault import Vault
+from p2pledger.client.records import Manifest, SealedRecord, open_manifest
 from p2pledger.demo.cluster import Cluster
+from p2pledger.demo.erasing import erase
 from p2pledger.demo.failure import kill_the_primary
+from p2pledger.demo.keys import make_joint_key, try_stolen_homes
 from p2pledger.demo.narrator import Narrator
 from p2pledger.demo.proof import close_books, read_log, verify_offline
+from p2pledger.demo.reading import Read, read_after_the_end, read_allergies
 from p2pledger.demo.records import ingest
+from p2pledger.demo.recovering import recover
+from p2pledger.demo.service import vault_service
 from p2pledger.demo.stage import AGENCY, DAY_MS, MEMBERS, A, B, Stage, all_clients, client_of, enter, now_ms
+from p2pledger.health.commitments import RecordRef
 from p2pledger.health.purposes import Purpose
 from p2pledger.primitives.errors import Code
 from p2pledger.primitives.ids import Millis
+
+RULES = {"heartbeat_ms": 1_000, "checkpoint_interval": 2, "recovery_delay_min_ms": 1_000}
+"""Everything that is waited for comes in seconds; the defaults are for a year."""
 
 
 async def tell(console: Console, folder: Path | None, keep: bool) -> None:
@@ -41,12 +49,12 @@ async def tell(console: Console, folder: Path | None, keep: bool) -> None:
     narrator = Narrator(console)
     root = Path(tempfile.mkdtemp(prefix="p2pledger-demo-")) if folder is None else folder
     try:
-        with Cluster.create(root / "consortium", MEMBERS, params={"heartbeat_ms": 1_000}) as cluster:
+        with Cluster.create(root / "consortium", MEMBERS, params=RULES) as cluster:
             stage = Stage(narrator, cluster, root, {name: cluster.wallet(name) for name, _ in MEMBERS})
             try:
                 await _play(stage)
             except Exception:
-                narrator.say(cluster.last_words())
+                narrator.say(escape(cluster.last_words()))
                 raise
             if keep:
                 await _leave_running(stage)
@@ -59,11 +67,19 @@ async def _play(stage: Stage) -> None:
     narrator = stage.narrator
     await _found(stage)
     async with all_clients(stage):
+        await make_joint_key(stage)
         await _register(stage)
         manifest = await ingest(stage)
         await _consent(stage, manifest)
-        views = await kill_the_primary(stage)
-        export = await read_log(stage)
+        async with vault_service(stage.cluster, A) as served:
+            read = await read_allergies(stage, manifest, served)
+            await recover(stage, manifest)
+            await read_after_the_end(stage, read, served)
+            gone = await erase(stage, manifest)
+            views = await kill_the_primary(stage)
+            export = await read_log(stage)
+            processes = {**stage.cluster.pids(), "vault": served.pid}
+            await try_stolen_homes(stage, _closed_record(stage, manifest, read, gone), gone, processes)
     await verify_offline(stage, export)
     await close_books(stage, views)
     narrator.say(f"\nAll {narrator.checked} promises held.")
@@ -90,12 +106,12 @@ async def _found(stage: Stage) -> None:
     narrator.say(f"  chain {cluster.founding.chain.hex()}")
 
 
-# 2. People
+# 3. People
 
 
 async def _register(stage: Stage) -> None:
     narrator, organisations = stage.narrator, stage.organisations
-    narrator.step(2, "People get wallets; the chain learns their keys, not their names")
+    narrator.step(3, "People get wallets; the chain learns their keys, not their names")
     wallets = {
         who: Wallet.create(stage.folder / "wallets" / f"{who}.key", None) for who in ("patient", "doctor", "researcher")
     }
@@ -118,16 +134,15 @@ async def _register(stage: Stage) -> None:
     narrator.check("the doctor's and the researcher's credentials stand on the chain", True, f"{B} and {AGENCY} signed")
 
 
-# 4. Consent
+# 5. Consent
 
 
 async def _consent(stage: Stage, manifest: Manifest) -> None:
     narrator = stage.narrator
-    narrator.step(4, "The patient decides who may read what, for which purpose and until when")
+    narrator.step(5, "The patient decides who may read what, for which purpose and until when")
     assert stage.doctor is not None and stage.researcher is not None
     patient = stage.patient[A]
-    vault = Vault(stage.cluster.homes[A] / "vault", stage.organisations[A].custodian.box)
-    sealed = vault.sealed_manifest(manifest.batch_id)
+    sealed = stage.vault(A).sealed_manifest(manifest.batch_id)
     own = open_manifest(sealed, manifest.batch_id, patient.box)
     allergies, medications = compartments_of(own, "allergy"), compartments_of(own, "medication")
     narrator.check("the patient's own key opens the manifest of the sealed records", len(own.entries) == 182)
@@ -147,17 +162,6 @@ async def _consent(stage: Stage, manifest: Manifest) -> None:
         await stage.submit(wallet, revoke_consent(card.consent_id))
         narrator.say("  revoked by the patient")
         await _ask(stage, doctor, stage.doctor, card, allergies, Code.E_REVOKED, "the doctor asks again")
-
-        until = Millis(now_ms() + 2_000)
-        grant, brief = grant_consent(patient, stage.doctor.did, allergies, ("ETREAT",), now_ms(), until)
-        await stage.submit(wallet, grant)
-        height, block_ms = await _wait_for_block_time(wallet, until)
-        narrator.check(
-            "the chain's own heartbeat has passed the end of a consent of two seconds",
-            block_ms >= until,
-            f"block {height}, {block_ms - until} ms after its end, no transaction in between",
-        )
-        await _ask(stage, doctor, stage.doctor, brief, allergies, Code.E_EXPIRED, "the doctor asks under it")
 
 
 async def _ask(
@@ -185,13 +189,10 @@ async def _ask(
     stage.narrator.check(f"{what}: {answer}", decided.decision == expected, "final, proven to the reader")
 
 
-async def _wait_for_block_time(client: LedgerClient, until: Millis) -> tuple[int, int]:
-    with trio.fail_after(30):
-        while True:
-            status = await client.status()
-            if status.block_time_ms >= until:
-                return status.height, status.block_time_ms
-            await trio.sleep(0.1)
+def _closed_record(stage: Stage, manifest: Manifest, read: Read, gone: RecordRef) -> SealedRecord:
+    """A record that nobody has ever asked for."""
+    refs = (manifest.ref(entry.index) for entry in manifest.entries)
+    return stage.vault(A).sealed_record(next(ref for ref in refs if ref not in (*read.index.refs, gone)))
 
 
 async def _leave_running(stage: Stage) -> None:
