@@ -25,7 +25,8 @@ async def erase(stage: Stage, manifest: Manifest) -> RecordRef:
     narrator.step(9, "The patient has one record erased")
     ref = next(manifest.ref(one.index) for one in manifest.entries if one.resource_class == "condition")
     home, custodian = stage.cluster.homes[A], stage.organisations[A].custodian
-    house = House(vault, custodian, Backups(home / "vault-backups"), Papers(home / "erasures"))
+    chain, backups = stage.cluster.founding.chain, Backups(home / "vault-backups")
+    house = House(vault, chain, custodian, backups, Papers(home / "erasures"))
     house.backups.make(vault.store, stage.folder / "tapes", now_ms())
     needles = _needles(stage, manifest, ref)
     places = [*stage.cluster.homes.values(), stage.folder / "tapes", stage.folder / "wallets"]

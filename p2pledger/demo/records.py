@@ -3,6 +3,8 @@
 import json
 from importlib.resources import files
 
+import trio
+
 from p2pledger.client.ingest import Capsules, Origin, Prepared, prepare_bundle, prepare_ndjson
 from p2pledger.client.keyring import Wallet
 from p2pledger.client.records import Manifest, Patient
@@ -28,7 +30,7 @@ async def _ingest_bundle(stage: Stage, name: str, entries: int) -> Manifest:
         patient = await _another_patient(stage, name)
     with stage.narrator.progress(name) as progress:
         prepared = prepare_bundle(bundle_of(name), _origin(stage), patient, progress)
-        _keep(stage, prepared)
+        await _keep(stage, prepared)
         await stage.submit(stage.clients[A], prepared.operation)
     stage.narrator.check(
         f"{name}: every resource is sealed, its key in a capsule; one transaction carries the salted root",
@@ -55,15 +57,15 @@ async def _ingest_bulk(stage: Stage) -> None:
     personas = {
         name: Wallet.create(stage.folder / "wallets" / f"{name}.key", None).at(custodian.organisation) for name in ids
     }
-    with narrator.progress("bulk export") as progress:
-        for done, persona in enumerate(personas.values(), start=1):
-            await enter(stage, persona, "patient", A)
-            progress(done, len(personas))
+    async with trio.open_nursery() as nursery:
+        for persona in personas.values():
+            nursery.start_soon(enter, stage, persona, "patient", A)
     with narrator.progress("sealing") as progress:
         found = {name: persona.patient for name, persona in personas.items()}
         batches = prepare_ndjson(data, Origin(custodian.custodian), found.get, progress)
+    async with trio.open_nursery() as nursery:
         for prepared in batches.values():
-            _keep(stage, prepared)
+            nursery.start_soon(_keep, stage, prepared)
     await stage.submit(stage.clients[A], *(prepared.operation for prepared in batches.values()))
     records = sum(prepared.operation.n for prepared in batches.values())
     narrator.check(
@@ -90,6 +92,7 @@ def _patient_ids(ndjson: bytes) -> list[str]:
     return [json.loads(line)["id"] for line in ndjson.splitlines() if line.strip()]
 
 
-def _keep(stage: Stage, prepared: Prepared) -> None:
+async def _keep(stage: Stage, prepared: Prepared) -> None:
     """Into the custodian's sealed store, durable before the chain commits to it."""
-    stage.vault(A).put_batch(prepared.operation.batch_id, prepared.sealed_manifest, prepared.objects)
+    batch = (prepared.operation.batch_id, prepared.sealed_manifest, prepared.objects)
+    await trio.to_thread.run_sync(stage.vault(A).put_batch, *batch)
