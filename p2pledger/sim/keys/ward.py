@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from p2pledger.health import joint_key, keys, release
 from p2pledger.health.commitments import RecordLeaf, RecordRef, prove_record, record_root, scope_commit
+from p2pledger.health.erasure_operations import EraseDecision, ErasedPart, EraseRequest
 from p2pledger.health.key_keeper import Wish
 from p2pledger.health.operations import (
     AccessRequest,
@@ -29,7 +30,7 @@ from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode
 from p2pledger.primitives.crypto import SigningKey, sha256
 from p2pledger.primitives.errors import Code, InvalidInput, ProofError
-from p2pledger.primitives.ids import Bytes16, Millis
+from p2pledger.primitives.ids import Bytes16, Millis, TransactionId
 from p2pledger.sim.clinic import COMPARTMENTS, HOUR_MS, PATIENTS, Clinic, hospital_of
 from p2pledger.sim.keys.holder import Answer, KeyHolder, Reply
 from p2pledger.sim.keys.thieves import CapsuleMover, KeySubstituter, ReplayingReader, SwappingReader, Thief
@@ -362,6 +363,7 @@ class Ward(Clinic):
         and no longer, once the consent is taken back."""
         visit = self.ready(world)
         self._await(world, "a reader opens its record", lambda: visit.is_open, lambda: self._ask_all(world, visit))
+        self._erase(world, visit)
         self._take_back(world, visit)
         self._await(world, "every release is reported", world.observer.releases.is_settled)
         world.observer.releases.concluded()
@@ -457,20 +459,28 @@ class Ward(Clinic):
         for node in range(world.n):
             self.send(world, visit, node, visit.request)
 
+    def _erase(self, world: "World", visit: Visit) -> None:
+        """The custodian erases the record (F-26): from the block of its decision on nobody honest gives anything."""
+        (ref,), erase_id, salt = visit.request.scope, self._fresh(), world.random.randbytes(32)
+        asked = EraseRequest(erase_id, visit.asked.pid, "custodian", scope_commit(salt, (ref,)), 1)
+        decided = EraseDecision(erase_id, "accept", None, (ErasedPart(ref.batch_id, (ref.index,)),), salt)
+        honest = next(node.index for node in world.nodes if node.is_honest)
+        done = world.submit_signed(honest, world.consortium.accounts[0], [asked, decided])
+        self._await_refusals(world, visit, done, Code.E_ERASED)
+
     def _take_back(self, world: "World", visit: Visit) -> None:
         """After the revocation is final everywhere nobody honest gives anything any more (F-06)."""
         patient, grant, _ = self._grants[-1]
         honest = next(node.index for node in world.nodes if node.is_honest)
         assert visit.asked.basis == grant.consent_id
         done = world.submit_signed(honest, patient.key, [ConsentRevoke(grant.consent_id, "withdrawn")])
-        self._await(world, "the consent is revoked", lambda: done is not None and world.observer.is_executed(done))
+        self._await_refusals(world, visit, done, Code.E_REVOKED)
+
+    def _await_refusals(self, world: "World", visit: Visit, done: TransactionId | None, code: Code) -> None:
+        """Once a transaction is final everywhere, everybody honest who answers says no."""
+        self._await(world, f"{code.name} has a cause", lambda: done is not None and world.observer.is_executed(done))
         world.run_until(world.now + 3_000)
         visit.codes.clear()
         self._ask_all(world, visit)
-        self._await(
-            world,
-            "every honest validator refuses",
-            lambda: (
-                visit.codes.count(Code.E_REVOKED) >= world.n - len(self.liars) - world.consortium.founding.validators.f
-            ),
-        )
+        fewest = world.n - len(self.liars) - world.consortium.founding.validators.f
+        self._await(world, f"every honest validator says {code.name}", lambda: visit.codes.count(code) >= fewest)

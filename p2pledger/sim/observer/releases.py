@@ -17,7 +17,7 @@ from p2pledger.sim.observer.curve import Label
 from p2pledger.sim.observer.encoding import Unreadable, holds, listed, pack, unpack
 from p2pledger.sim.observer.judgement import InvariantBroken
 
-IDENTITY, SUSPEND, RESUME, CREDENTIAL, CREDENTIAL_END, GRANT, REVOKE, ACCESS = 2, 4, 5, 6, 7, 20, 21, 30
+IDENTITY, SUSPEND, RESUME, CREDENTIAL, CREDENTIAL_END, GRANT, REVOKE, ACCESS, ERASE = 2, 4, 5, 6, 7, 20, 21, 30, 57
 """Numbers of the operations that matter."""
 DECIDED, ACTIVATED, REPORTED = 30, 44, 45
 """Numbers of the events that matter."""
@@ -105,6 +105,8 @@ class Releases:
         self._activated: dict[Sharing, int] = {}
         self._reports: dict[tuple[bytes, bytes], int] = {}
         self._secrets: dict[bytes, bytes] = {}
+        self._erased: list[tuple[int, bytes, tuple[int, ...]]] = []
+        """(height, batch, indices or all of it)."""
         self._scopes: dict[bytes, set[Ref]] = {}
         self._sealed: dict[Ref, _Sealed] = {}
         self._disks: dict[int, dict[Sharing, bytes]] = defaultdict(dict)
@@ -151,6 +153,9 @@ class Releases:
                     self._consents[consent] = _Consent(rest[8])
                 case (tag, consent, _) if tag == REVOKE:
                     self._consents[consent].revoked = height
+                case (tag, _, _, _, parts, _, _) if tag == ERASE:
+                    for batch_id, indices in parts:
+                        self._erased.append((height, batch_id, indices))
                 case (tag, access_id, _, pid, *rest) if tag == ACCESS:
                     reader, pop, not_after_ms = rest[8:11]
                     if not holds(transaction.sender, POP + self._chain + pack((reader, access_id, rest[3])), pop):
@@ -257,6 +262,9 @@ class Releases:
         sealed = self._sealed.get(share.ref)
         if sealed is None or sealed.capsule != share.capsule or sealed.label[3] != access.pid:
             raise InvariantBroken(f"I-4: {who} a capsule that is not the record's")
+        for height, batch_id, indices in self._erased:
+            if height <= share.height and batch_id == share.ref[0] and (not indices or share.ref[1] in indices):
+                raise InvariantBroken(f"I-2: {who} a record that was given up for erasure at {height}")
         if share.ref not in self._scopes.get(share.access_id, {share.ref}):
             raise InvariantBroken(f"I-1: {who} a record that was not asked for")
         if share.reader != access.reader:
