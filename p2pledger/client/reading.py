@@ -42,6 +42,7 @@ from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Refused,
 from p2pledger.primitives.ids import Bytes16, Bytes32, ChainId, Millis
 from p2pledger.threshold.key_release import TooFewShares
 from p2pledger.threshold.long_term import LongTerm
+from p2pledger.vault.objects import Spoiled
 
 _NAMED_MAX = 64
 """Authors and encounters that a request can name."""
@@ -67,7 +68,14 @@ class OwnVault:
     async def fetch(
         self, access_id: bytes, salt: bytes, scope: Sequence[RecordRef], wanted: Sequence[RecordRef]
     ) -> tuple[SealedRecord, ...]:
-        return await trio.to_thread.run_sync(self._vault.sealed_records, wanted)
+        return await trio.to_thread.run_sync(self._sealed, wanted)
+
+    def _sealed(self, wanted: Sequence[RecordRef]) -> tuple[SealedRecord, ...]:
+        try:
+            return self._vault.sealed_records(wanted)
+        except Spoiled as error:
+            ref = self._vault.ref_of(error.name, wanted)
+            raise Changed(ref, error.name, error.found, "what the vault holds of it") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,13 @@ class Vault:
         except InvalidInput as error:
             raise Rejected(Code.E_COMMIT_MISMATCH, f"record {ref}: {error}") from error
 
+    def ref_of(self, name: bytes, refs: Sequence[RecordRef]) -> RecordRef:
+        """To which of these records an object or capsule belongs. Raises Rejected(E_NOT_FOUND)."""
+        for ref in refs:
+            if name in names_of(self.manifest(ref.batch_id).entry(ref.index)):
+                return ref
+        raise Rejected(Code.E_NOT_FOUND, f"{name.hex()} belongs to none of {len(refs)} records")
+
     def wanted(self) -> list[bytes]:
         """All that must be there: the manifests, and what those name that are whole."""
         found: dict[bytes, None] = {}

@@ -71,10 +71,7 @@ class RecordService:
             return await self._from_copies(refs)
 
     def _tell(self, refs: Sequence[RecordRef], spoiled: Spoiled) -> None:
-        for ref in refs:
-            if spoiled.name in names_of(self._vault.manifest(ref.batch_id).entry(ref.index)):
-                self._alarm(ref, spoiled)
-                return
+        self._alarm(self._vault.ref_of(spoiled.name, refs), spoiled)
 
     async def _from_copies(self, refs: Sequence[RecordRef]) -> tuple[SealedRecord, ...]:
         """As `_sealed`, each object from wherever it still is (F-09). Raises Rejected, Unavailable."""

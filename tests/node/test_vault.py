@@ -16,8 +16,10 @@ import trio
 
 from p2pledger.client.vault import Vault, names_of
 from p2pledger.demo.cluster import Cluster
+from p2pledger.vault.objects import DirectoryStore
 from tests.node.health import PATIENCE_S, until
 from tests.node.test_records import Clinic, clinic_of, ended
+from tests.unit.fhir.samples import bundle
 
 pytestmark = pytest.mark.process
 
@@ -72,8 +74,13 @@ async def test_a_chart_outlives_its_vault(consortium: Callable[..., Cluster], tm
                 reading = await reading_by(clinic, await own.port())
                 await copied_and_audited(clinic)
                 await read_without_a_disk(clinic, reading)
+                await taken_in_with_copies(clinic, third)
                 await mended_without_one_holder(clinic, at_second)
                 await a_changed_byte_is_told(clinic, reading)
+                await a_reader_tells_it_too(clinic, reading)
+                at_third.process.kill()
+                at_third.process.wait()
+                await not_taken_in_without_copies(clinic)
                 own.process.send_signal(signal.SIGTERM)
                 assert await trio.to_thread.run_sync(own.process.wait) == 0
                 assert b"vault_stopping" in (first / "vault.log").read_bytes()
@@ -83,7 +90,7 @@ async def reading_by(clinic: Clinic, port: int) -> list[Any]:
     """How the physician reads the allergies through the custodian's vault service."""
     types, folder = clinic.terminal.types, clinic.folder
     await types("record", "index", clinic.patient.did.hex(), *clinic.home, "--to", folder / "index")
-    card = await clinic.consent_to_allergies()
+    card = await clinic.consent_to_allergies(clinic.physician)
     asking = ["--index", folder / "index", "--card", card, "--purpose", "TREAT", "--class", "allergy"]
     vault = f"127.0.0.1:{port}={clinic.cluster.names[0]}"
     return ["record", "get", *asking, "--vault", vault, *clinic.as_person("physician")]
@@ -101,6 +108,36 @@ async def copied_and_audited(clinic: Clinic) -> None:
     assert [mended[f"sent to {name}"] for name in clinic.cluster.names[1:3]] == [365, 365]
     findings = await clinic.terminal.types("vault", "audit", "--sample", 400, *clinic.home)
     assert [(one["asked"], one["held"]) for one in findings] == [(365, 365)] * 3
+
+
+async def taken_in_with_copies(clinic: Clinic, holder: Path) -> None:
+    """F-09, F-35: what is committed to lies elsewhere, too."""
+    (clinic.folder / "luigi.json").write_bytes(bundle("Luigi_Wiegand"))
+    (taken,) = await clinic.terminal.types(*ingest(clinic, "luigi.json"))
+    owner = clinic.cluster.wallet(clinic.cluster.names[0]).organisation
+    copies = DirectoryStore(holder / "vault-copies" / owner.hex())
+    assert copies.has(bytes.fromhex(taken["batch"]))
+    assert len(list(copies.names())) == 365 + 2 * 61 + 1
+
+
+async def not_taken_in_without_copies(clinic: Clinic) -> None:
+    """F-09: nothing is committed to that only one disk holds."""
+    (clinic.folder / "trenton.json").write_bytes(bundle("Trenton_Turner"))
+    status, said = await ended(clinic, *ingest(clinic, "trenton.json"))
+    assert status == 75 and "1 of 2 copies are durable" in said, said
+
+
+def ingest(clinic: Clinic, name: str) -> list[object]:
+    owner = f"{clinic.patient.did.hex()}:{clinic.patient.box.public.hex()}"
+    return ["record", "ingest", clinic.folder / name, "--patient", owner, *clinic.home]
+
+
+async def a_reader_tells_it_too(clinic: Clinic, reading: list[Any]) -> None:
+    """F-36: out of the house's own vault, in which nobody looks for copies: no record, and an alert by its reader."""
+    where = reading.index("--vault")
+    status, said = await ended(clinic, *reading[:where], *reading[where + 2 :], "--to", clinic.folder / "none")
+    assert status == 4 and "E_COMMIT_MISMATCH" in said and "an integrity alert about record" in said, said
+    assert not (clinic.folder / "none").exists()
 
 
 async def read_without_a_disk(clinic: Clinic, reading: list[Any]) -> None:
