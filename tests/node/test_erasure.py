@@ -1,8 +1,10 @@
 """F-26, F-27, I-12: a record is erased by the commands that people type; no byte of it is in any home any more."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+import os
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from p2pledger.client.records import Custodian
 from p2pledger.client.vault import Vault
 from p2pledger.demo.cluster import Cluster
 from p2pledger.primitives.codec import encode
-from tests.node.health import PATIENCE_S
+from tests.node.health import PATIENCE_S, until
 from tests.node.test_privacy import SAMPLES
 from tests.node.test_records import Clinic, clinic_of, ended
 from tests.node.test_wallet import Terminal
@@ -67,6 +69,34 @@ class Hospital:
             await self.erase("holder", self.cluster.names[2], expect=0)
             await self.erase("holder", self.name, "--leave", at=self.cluster.names[2])
 
+    @asynccontextmanager
+    async def keeper(self) -> AsyncIterator[None]:
+        """The other member's vault, which keeps copies for this one, as a process of its own."""
+        other, own = self.cluster.member(self.other), self.cluster.member(self.name)
+        listen = {"P2PLEDGER_VAULT__LISTEN": "127.0.0.1:0", "P2PLEDGER_VAULT__OPS_LISTEN": "127.0.0.1:0"}
+        process = subprocess.Popen(
+            self.terminal.command("vault", "serve", *self.at(self.other)),
+            env={**os.environ, **listen},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+
+            async def is_there() -> bool:
+                assert process.poll() is None, "the vault ended"
+                return other.layout.vault_ports.exists()
+
+            await until(is_there, "the other member's vault")
+            port = json.loads(other.layout.vault_ports.read_text())["vault"]
+            config = own.layout.config
+            before = config.read_text() if config.exists() else ""
+            config.write_text(f'{before}\n[vault.replicas]\n"{self.other}" = "127.0.0.1:{port}"\n')
+            with trio.fail_after(8 * PATIENCE_S):
+                yield
+        finally:
+            process.kill()
+            process.wait()
+
     async def ingests(self, bundle: Any, pid: str) -> Any:
         """As soon as a checkpoint has the validators' joint key."""
         command = ["record", "ingest", bundle, "--patient", pid, *self.at(self.name), "--output", "json"]
@@ -99,7 +129,7 @@ async def test_one_record_is_erased_everywhere_and_the_chain_still_verifies(
     folder.mkdir(mode=0o700)
     house = Hospital(cluster, folder)
     terminal, homes = house.terminal, list(cluster.homes.values())
-    with trio.fail_after(8 * PATIENCE_S):
+    async with house.keeper():
         await terminal.types("wallet", "init", folder / "wallet", "--no-passphrase")
         pid = await terminal.registers(folder / "wallet", house.name)
         bundle = next(path for path in BUNDLE.iterdir() if path.name.startswith("Fidel_Bins"))
@@ -108,9 +138,7 @@ async def test_one_record_is_erased_everywhere_and_the_chain_still_verifies(
         await terminal.types("backup", "make", "--to", tapes, *house.at(house.name))
         await house.erase("holder", house.other)
         own = cluster.member(house.name).home / "vault"
-        copies = cluster.member(house.other).layout.vault_copies / cluster.wallet(house.name).organisation.hex()
-        copies.parent.mkdir(mode=0o700)
-        shutil.copytree(own, copies)
+        copies = cluster.member(house.other).layout.vault_copies
 
         vault = Vault(own, cluster.wallet(house.name).custodian.box)
         batch_id = bytes.fromhex(batch["batch"])
@@ -120,6 +148,8 @@ async def test_one_record_is_erased_everywhere_and_the_chain_still_verifies(
         assert entry.capsule is not None
         capsule = vault.store.get(entry.capsule)
         secrets = [entry.salt, entry.commitment, encode(entry), *pieces(capsule), *pieces(sealed), *pieces(plain)]
+        assert files_with([own, tapes], secrets) == {entry.object.hex(), entry.capsule.hex()}
+        assert files_with([copies], secrets) == {entry.object.hex(), entry.capsule.hex()}
         assert files_with([*homes, tapes], secrets) == {entry.object.hex(), entry.capsule.hex()}
 
         refused, _ = await house.asks("refused", f"{batch['batch']}/3")
@@ -131,6 +161,7 @@ async def test_one_record_is_erased_everywhere_and_the_chain_still_verifies(
 
         order = tmp_path / "order"
         await house.when_proven("run", erasure, "--order-to", order)
+        assert files_with([copies], secrets) == set(), "its vault was told over the wire"
         await house.when_proven("replica", erasure, "--order", order, at=house.other)
         await house.erase("certify", erasure, at=house.other)
         (erasing,) = await house.erase("status")
