@@ -43,7 +43,7 @@ async def read_allergies(stage: Stage, manifest: Manifest, served: Served) -> Re
     async with AsyncExitStack() as stack:
         wallet = await client_of(stack, stage, patient.signing, A)
         ledger = await client_of(stack, stage, doctor.signing, B)
-        service = VaultSource(served.address, doctor.signing, ledger.founding.chain)
+        service = VaultSource(await served.address(), doctor.signing, ledger.founding.chain)
         ends_ms = Millis(now_ms() + CONSENT_MS)
         grant, card = grant_consent(patient, doctor.did, compartments, ("ETREAT",), now_ms(), ends_ms)
         await stage.submit(wallet, grant)
@@ -84,7 +84,7 @@ async def read_after_the_end(stage: Stage, read: Read, served: Served) -> None:
             block_ms >= read.ends_ms,
             f"block {height}, {block_ms - read.ends_ms} ms after its end",
         )
-        service = VaultSource(served.address, doctor.signing, ledger.founding.chain)
+        service = VaultSource(await served.address(), doctor.signing, ledger.founding.chain)
         found = await refusal(read_records(ledger, service, read.ticket))
         narrator.check(f"the access of step 6 again: the vault refuses, {code_name(found)}", found == Code.E_EXPIRED)
         found = await refusal(read_records(ledger, OwnVault(stage.vault(A)), read.ticket))

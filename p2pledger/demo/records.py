@@ -11,33 +11,45 @@ from p2pledger.client.records import Manifest, Patient
 from p2pledger.demo.stage import A, Stage, enter
 
 BULK = ("Patient", "AllergyIntolerance", "Immunization", "Condition", "Device")
+RESOURCES = {"Fidel_Bins": 182, "Trenton_Turner": 173}
 
 
 async def ingest(stage: Stage) -> Manifest:
     narrator = stage.narrator
     narrator.step(4, "A hospital takes records in: sealed at home, committed to on the chain")
-    manifest = await _ingest_bundle(stage, "Fidel_Bins", 182)
+    charts = {"Fidel_Bins": stage.patient[A].patient, "Trenton_Turner": await _another_patient(stage, "Trenton_Turner")}
+    bundles = {name: _sealed_bundle(stage, name, patient) for name, patient in charts.items()}
+    bulk = await _sealed_bulk(stage)
+    async with trio.open_nursery() as nursery:
+        for prepared in (*bundles.values(), *bulk):
+            nursery.start_soon(_keep, stage, prepared)
+    for name, prepared in bundles.items():
+        await stage.submit(stage.clients[A], prepared.operation)
+        narrator.check(
+            f"{name}: every resource is sealed, its key in a capsule; one transaction carries the salted root",
+            prepared.operation.n == RESOURCES[name],
+            f"{prepared.operation.n} resources, root {prepared.operation.root.hex()[:16]}…",
+        )
+    manifest = bundles["Fidel_Bins"].manifest
     allergies = [entry for entry in manifest.entries if entry.resource_type == "AllergyIntolerance"]
-    narrator.check("7 of them are allergies", len(allergies) == 7)
-    await _ingest_bundle(stage, "Trenton_Turner", 173)
-    await _ingest_bulk(stage)
+    narrator.check("7 of the first one's are allergies", len(allergies) == 7)
+    await stage.submit(stage.clients[A], *(prepared.operation for prepared in bulk))
+    narrator.check(
+        "a bulk export in NDJSON became one batch for each patient, all in one transaction",
+        len(bulk) == len({prepared.manifest.pid for prepared in bulk}) > 1,
+        f"{sum(prepared.operation.n for prepared in bulk)} resources of {len(bulk)} patients",
+    )
     return manifest
 
 
-async def _ingest_bundle(stage: Stage, name: str, entries: int) -> Manifest:
-    patient = stage.patient[A].patient
-    if name != "Fidel_Bins":
-        patient = await _another_patient(stage, name)
+def _sealed_bundle(stage: Stage, name: str, patient: Patient) -> Prepared:
+    """For the hospital and the patient; each key goes into a capsule of the validators, too."""
+    assert stage.joint_key is not None, "the ceremony comes before the first record"
+    capsules = Capsules(stage.joint_key.key, stage.cluster.founding.chain)
     with stage.narrator.progress(name) as progress:
-        prepared = prepare_bundle(bundle_of(name), _origin(stage), patient, progress)
-        await _keep(stage, prepared)
-        await stage.submit(stage.clients[A], prepared.operation)
-    stage.narrator.check(
-        f"{name}: every resource is sealed, its key in a capsule; one transaction carries the salted root",
-        prepared.operation.n == entries,
-        f"{prepared.operation.n} resources, root {prepared.operation.root.hex()[:16]}…",
-    )
-    return prepared.manifest
+        return prepare_bundle(
+            bundle_of(name), Origin(stage.organisations[A].custodian, capsules=capsules), patient, progress
+        )
 
 
 async def _another_patient(stage: Stage, name: str) -> Patient:
@@ -48,44 +60,27 @@ async def _another_patient(stage: Stage, name: str) -> Patient:
     return persona.patient
 
 
-async def _ingest_bulk(stage: Stage) -> None:
-    """One NDJSON export: many patients, one batch for each."""
-    narrator, custodian = stage.narrator, stage.organisations[A]
+async def _sealed_bulk(stage: Stage) -> list[Prepared]:
+    """One NDJSON export: many patients, one batch for each; for hospital and patients only, without capsules."""
+    custodian = stage.organisations[A]
     folder = files("p2pledger") / "samples" / "bulk10"
     data = [(folder / f"{kind}.000.ndjson").read_bytes() for kind in BULK]
-    ids = _patient_ids(data[0])
     personas = {
-        name: Wallet.create(stage.folder / "wallets" / f"{name}.key", None).at(custodian.organisation) for name in ids
+        name: Wallet.create(stage.folder / "wallets" / f"{name}.key", None).at(custodian.organisation)
+        for name in _patient_ids(data[0])
     }
     async with trio.open_nursery() as nursery:
         for persona in personas.values():
             nursery.start_soon(enter, stage, persona, "patient", A)
-    with narrator.progress("sealing") as progress:
+    with stage.narrator.progress("bulk export") as progress:
         found = {name: persona.patient for name, persona in personas.items()}
-        batches = prepare_ndjson(data, Origin(custodian.custodian), found.get, progress)
-    async with trio.open_nursery() as nursery:
-        for prepared in batches.values():
-            nursery.start_soon(_keep, stage, prepared)
-    await stage.submit(stage.clients[A], *(prepared.operation for prepared in batches.values()))
-    records = sum(prepared.operation.n for prepared in batches.values())
-    narrator.check(
-        "a bulk export in NDJSON became one batch for each patient, all in one transaction",
-        len(batches) == len(personas),
-        f"{records} resources of {len(batches)} patients, sealed to hospital and patient only",
-    )
+        return list(prepare_ndjson(data, Origin(custodian.custodian), found.get, progress).values())
 
 
 def bundle_of(name: str) -> bytes:
     """A sample Bundle by the beginning of its name."""
     folder = files("p2pledger") / "samples" / "bundles"
     return next(path for path in folder.iterdir() if path.name.startswith(name)).read_bytes()
-
-
-def _origin(stage: Stage) -> Origin:
-    """From hospital A, which puts each record's key into a capsule of the validators, too."""
-    assert stage.joint_key is not None, "the ceremony comes before the first record"
-    capsules = Capsules(stage.joint_key.key, stage.cluster.founding.chain)
-    return Origin(stage.organisations[A].custodian, capsules=capsules)
 
 
 def _patient_ids(ndjson: bytes) -> list[str]:

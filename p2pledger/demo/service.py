@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
@@ -13,20 +13,34 @@ import trio
 from p2pledger.demo.cluster import POLL_S, READY_S_MAX, Cluster, ProcessFailed
 from p2pledger.node.config import ENV_PREFIX
 from p2pledger.node.home import Layout
+from p2pledger.primitives.ids import NodeId
 from p2pledger.vault.connection import VaultAddress
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running vault service."""
+    """A vault service that is starting, or runs."""
 
-    pid: int
-    address: VaultAddress
+    name: str
+    layout: Layout
+    node: NodeId
+    process: subprocess.Popen[bytes]
+
+    async def address(self) -> VaultAddress:
+        """Where it listens, as soon as it does; raises ProcessFailed."""
+        with trio.move_on_after(READY_S_MAX):
+            while self.process.poll() is None:
+                if self.layout.vault_ports.exists():
+                    port = int(json.loads(self.layout.vault_ports.read_text())["vault"])
+                    return VaultAddress(self.name, "127.0.0.1", port, self.node)
+                await trio.sleep(POLL_S)
+        said = (self.layout.root / "vault.log").read_text(errors="replace")[-2_000:]
+        raise ProcessFailed(f"the vault service of {self.name!r} did not come up:\n{said}")
 
 
-@asynccontextmanager
-async def vault_service(cluster: Cluster, name: str) -> AsyncIterator[Served]:
-    """Serve a member's vault at any free port; the process does not outlive the block. Raises ProcessFailed."""
+@contextmanager
+def vault_service(cluster: Cluster, name: str) -> Iterator[Served]:
+    """Serve a member's vault at any free port; the process does not outlive the block."""
     layout = Layout(cluster.homes[name])
     layout.vault_ports.unlink(missing_ok=True)
     environ = {f"{ENV_PREFIX}VAULT__{key}": "127.0.0.1:0" for key in ("LISTEN", "OPS_LISTEN")}
@@ -40,19 +54,7 @@ async def vault_service(cluster: Cluster, name: str) -> AsyncIterator[Served]:
             start_new_session=True,
         )
     try:
-        port = await _port_of(process, layout)
-        card = next(card for card in cluster.founding.genesis.cards if card.name == name)
-        yield Served(process.pid, VaultAddress(name, "127.0.0.1", port, card.node))
+        yield Served(name, layout, cluster.address(name).key, process)
     finally:
         process.kill()
         process.wait()
-
-
-async def _port_of(process: subprocess.Popen[bytes], layout: Layout) -> int:
-    with trio.move_on_after(READY_S_MAX):
-        while process.poll() is None:
-            if layout.vault_ports.exists():
-                return int(json.loads(layout.vault_ports.read_text())["vault"])
-            await trio.sleep(POLL_S)
-    said = (layout.root / "vault.log").read_text(errors="replace")[-2_000:]
-    raise ProcessFailed(f"the vault service of {layout.root.name} did not come up:\n{said}")

@@ -66,19 +66,19 @@ async def tell(console: Console, folder: Path | None, keep: bool) -> None:
 async def _play(stage: Stage) -> None:
     narrator = stage.narrator
     await _found(stage)
-    async with all_clients(stage):
-        await make_joint_key(stage)
-        await _register(stage)
-        manifest = await ingest(stage)
-        await _consent(stage, manifest)
-        async with vault_service(stage.cluster, A) as served:
+    with vault_service(stage.cluster, A) as served:
+        async with all_clients(stage):
+            await make_joint_key(stage)
+            await _register(stage)
+            manifest = await ingest(stage)
+            await _consent(stage, manifest)
             read = await read_allergies(stage, manifest, served)
             await recover(stage, manifest)
             await read_after_the_end(stage, read, served)
             gone = await erase(stage, manifest)
             views = await kill_the_primary(stage)
             export = await read_log(stage)
-            processes = {**stage.cluster.pids(), "vault": served.pid}
+            processes = {**stage.cluster.pids(), f"the vault of {A}": served.process.pid}
             await try_stolen_homes(stage, _closed_record(stage, manifest, read, gone), gone, processes)
     await verify_offline(stage, export)
     await close_books(stage, views)
