@@ -85,6 +85,7 @@ def _stolen_share(stage: Stage, active: ActiveKey, name: str) -> tuple[int, Scal
     shutil.copytree(stage.cluster.homes[name] / "shares", copy)
     card = next(card for card in stage.cluster.founding.genesis.cards if card.name == name)
     found = ShareFiles(copy, stage.cluster.founding.chain, card.node).load()
+    shutil.rmtree(copy)
     (share,) = [secret for secret_name, secret in found.items() if secret_name.kind == "share"]
     index = active.index_of(card.validator)
     assert index is not None, "every founder is a validator"

@@ -22,7 +22,7 @@ from p2pledger.primitives.ids import Millis
 A, B, INSURER, AGENCY = "City Hospital", "Lakeside Hospital", "Mutual Health Insurance", "Health Data Agency"
 MEMBERS = ((A, "hospital"), (B, "hospital"), (INSURER, "insurer"), (AGENCY, "agency"))
 DAY_MS = 24 * 3600 * 1000
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 T = TypeVar("T")
 
 

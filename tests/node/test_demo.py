@@ -25,7 +25,8 @@ KEPT = (
 
 
 def test_the_demonstration_keeps_all_its_promises_and_cleans_up(tmp_path: Path) -> None:
-    """One command, real processes, every claim checked, status 0, no process or file left."""
+    """One command, real processes, every claim checked, status 0, no process or file left. F-01: a request, its answer,
+    and the records; F-10: stolen homes are combined, and searched, with the memory of the nodes, for the secret."""
     environ = {**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "p2pledger", "demo"], env=environ, capture_output=True, text=True, check=False
