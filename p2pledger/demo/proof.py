@@ -1,24 +1,27 @@
-"""Steps 11 and 13: the access log convinces without any node, and four stopped stores say the same."""
+"""Steps 11, 13 and 14: the access log convinces without any node, and four stopped stores say the same."""
 
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 
 import trio
 
 from p2pledger.client.export import code_name
+from p2pledger.client.joint_keys import Audited, audit_releases
 from p2pledger.client.ledger import Receipt
 from p2pledger.demo.autopsy import Remains, remains_of
 from p2pledger.demo.cluster import Cluster
 from p2pledger.demo.forgery import forgeries
 from p2pledger.demo.load import quantile_ms
 from p2pledger.demo.stage import MEMBERS, A, Stage, client_of
-from p2pledger.node.home import Layout, load_keys
+from p2pledger.node.home import Home, Layout, load_keys
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code
+from p2pledger.storage.release_entries import ReleaseEntries
 
 UNPROVEN = 5
 """Exit status of a proof that does not verify."""
@@ -58,12 +61,29 @@ async def read_log(stage: Stage) -> bytes:
         decisions == [int(code) for code in EXPECTED],
         f"{len(log.lines)} lines",
     )
+    await _audit_shares(stage)
     return export
+
+
+async def _audit_shares(stage: Stage) -> None:
+    """What every validator has written down before a share left it, against what it told the chain (I-9)."""
+    audited: list[Audited] = []
+    for name, folder in stage.cluster.homes.items():
+        home = Home.load(folder, {})
+        with closing(ReleaseEntries(home.releases, home.founding.chain, home.node)) as entries:
+            counts = Counter(entry.access.access_id for entry in entries)
+        audited += await audit_releases(stage.clients[name], counts, home.validator)
+    stage.narrator.check(
+        "every share that left a validator is on the chain, under an access or a recovery that was allowed",
+        bool(audited) and all(one.verdict == "reported" for one in audited),
+        f"{sum(one.reported for one in audited)} shares, {len({one.access_id for one in audited})} occasions",
+    )
 
 
 async def verify_offline(stage: Stage, export: bytes) -> None:
     """The file convinces without any node; no falsified one does."""
     narrator, cluster = stage.narrator, stage.cluster
+    narrator.step(13, "Everybody goes home; the access log still convinces")
     await cluster.stop()
     narrator.say("  all nodes are stopped now")
     chain = cluster.founding.chain.hex()
@@ -99,12 +119,12 @@ async def _verify(path: Path, chain: str) -> int:
     return done.returncode
 
 
-# 13. The balance
+# 14. The balance
 
 
 async def close_books(stage: Stage, view_changes: int) -> None:
     narrator, cluster = stage.narrator, stage.cluster
-    narrator.step(13, "The balance, read from the four stopped stores")
+    narrator.step(14, "The balance, read from the four stopped stores")
     tips: dict[str, int] = {}
     rows: list[Sequence[object]] = []
     digests: dict[str, tuple[object, ...]] = {}
