@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from p2pledger.client.joint_keys import newest
-from p2pledger.client.records import SealedRecord, open_with_key
+from p2pledger.client.records import SealedRecord, open_record, open_with_key
 from p2pledger.demo.search import files_with, memory_has
 from p2pledger.demo.stage import AGENCY, PATIENCE_S, A, Stage
 from p2pledger.health.commitments import RecordRef, commit
@@ -68,9 +68,14 @@ async def try_stolen_homes(stage: Stage, sealed: SealedRecord, erased: RecordRef
         f"{len(pairs)} pairs tried",
     )
     narrator.check(
-        "with three it opens: three organisations together could, and two never can",
+        "with those of any three it opens: what no two can do, three organisations together could",
         all(triples),
         f"{len(triples)} triples tried",
+    )
+    boxes = [name for name in stage.cluster.names if _opens_with_box_key(stage, sealed, name)]
+    narrator.check(
+        "of the four homes' box keys its custodian's alone opens it: who keeps a record can read it, no other",
+        boxes == [A],
     )
     narrator.check(
         "the erased record opens for nobody: its capsule is gone, so that even four shares have nothing to open",
@@ -108,6 +113,16 @@ def _opens(stage: Stage, sealed: SealedRecord, shares: dict[int, Scalar]) -> boo
         return False
     data = open_with_key(sealed.object, sealed.ref, label.pid, label.custodian, key)
     return commit(sealed.salt, sealed.media_type, data) == sealed.proof.leaf.commitment
+
+
+def _opens_with_box_key(stage: Stage, sealed: SealedRecord, name: str) -> bool:
+    """Whether the box key in a member's home opens it without any share."""
+    manifest = stage.vault(A).manifest(sealed.ref.batch_id)
+    try:
+        open_record(sealed.object, sealed.ref, manifest, stage.organisations[name].custodian.box)
+    except InvalidInput:
+        return False
+    return True
 
 
 def _look_for_secret(
