@@ -150,7 +150,12 @@ class Proposing:
             if parent.height != executed and not is_ripe:
                 self._agenda.at("build", ripe_ms)
                 return
-        elif not self._executor.has_unsealed(parent.executed_height) and not self.is_heartbeat_due(parent):
+        elif self._executor.has_unsealed(parent.executed_height):
+            quiet_ms = self._batches.ordered_ms + limits.QUIET_MS
+            if now_ms < quiet_ms:  # transactions that come soon carry the roots, and spare everybody a checkpoint
+                self._agenda.at("build", quiet_ms)
+                return
+        elif not self.is_heartbeat_due(parent):
             return
         self._build = None
         self._agenda.cancel("build")

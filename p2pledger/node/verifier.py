@@ -30,7 +30,9 @@ VOTES_PER_NODE = 4_096
 BATCHES_PER_NODE = 64
 """64 MiB of one node's batches at most."""
 CHUNK = 64
-"""Votes or submissions in one job: long enough to pay for the thread, short enough not to delay a vote."""
+"""Votes, submissions or batches in one job: long enough to pay for the thread, short enough not to delay a vote."""
+CHUNK_BYTES = 16 * 1024
+"""Of the batches in one job, if it has more than one: some forty transactions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +120,9 @@ class Verifier:
                 for event in events:
                     self._tell(event)
             if self._batches:
-                batch = self._batches.popleft()
-                self._batches_queued[batch.node] -= 1
-                self._tell(await self._call(limiter, "batch", self._check_batch, batch))
+                batches = self._next_batches()
+                for event in await self._call(limiter, "batch", self._check_batches, batches):
+                    self._tell(event)
             if self._submissions:
                 jobs = [self._submissions.popleft() for _ in range(min(CHUNK, len(self._submissions)))]
                 refusals = await self._call(limiter, "submission", self._check_all, jobs)
@@ -128,6 +130,16 @@ class Verifier:
                     self.checked["submission"] += len(job.transaction.envelope.signatures)
                     self.bad += refusal is not None
                     job.done(job.transaction, refusal)
+
+    def _next_batches(self) -> list[VerifyBatch]:
+        """One large batch, or several small ones: at low load every transaction is a batch, and a job costs more."""
+        chosen = [self._batches.popleft()]
+        size = len(chosen[0].data)
+        while self._batches and len(chosen) < CHUNK and size + len(self._batches[0].data) <= CHUNK_BYTES:
+            chosen.append(self._batches.popleft())
+            size += len(chosen[-1].data)
+        self._batches_queued.subtract(job.node for job in chosen)
+        return chosen
 
     def _tell(self, event: EngineEvent) -> None:
         match event:
@@ -158,6 +170,9 @@ class Verifier:
             except InvalidInput as error:
                 events.append(MessageBad(job.node, str(error)))
         return events
+
+    def _check_batches(self, jobs: list[VerifyBatch]) -> list[EngineEvent]:
+        return [self._check_batch(job) for job in jobs]
 
     def _check_batch(self, job: VerifyBatch) -> EngineEvent:
         key = batch_id(job.data)

@@ -29,6 +29,8 @@ BLOCK_BYTES_MAX = 2 * 1024 * 1024
 BLOCK_BATCHES_MAX = 1_000
 """32 KB of batch ids in a header at most."""
 BLOCK_DELAY_MS = 50
+QUIET_MS = 50
+"""Without transactions after a block that had some, before an empty one seals its roots."""
 ORIGIN_WINDOW = 1024
 """Batches one origin may have unordered; also the memory of which ones stood in the chain."""
 

@@ -8,10 +8,12 @@ Rules of nftables inside a namespace decide what its node hears.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -113,18 +115,22 @@ class Consortium:
         command = ["ip", "netns", "exec", f"p2pl-{index}", *prefix]
         command += [sys.executable, "-m", "p2pledger", "start", "--home", str(self.homes[index])]
         with (self.folder / f"{index}.log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **environ})
+            # A group of its own, because a prefix may be the parent of the node that a signal is meant for.
+            return subprocess.Popen(
+                command, stdout=log, stderr=log, env={**os.environ, **environ}, start_new_session=True
+            )
 
     def stop(self, index: int) -> int:
         """SIGTERM; the exit status."""
         process = self._running.pop(index)
-        process.terminate()
+        os.killpg(process.pid, signal.SIGTERM)
         return process.wait(timeout=PATIENCE_S)
 
     def kill(self, index: int) -> None:
         """SIGKILL."""
         process = self._running.pop(index)
-        process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait(timeout=PATIENCE_S)
 
     def get(self, index: int, path: str) -> str | None:
