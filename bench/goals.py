@@ -160,8 +160,10 @@ def _cpu_at(n: int) -> Callable[[Points], float | None]:
 
 
 def _grown(points: Points, least: int, most: float = float("inf")) -> PointResult | None:
-    fitting = [one for one in points if one.loop == "closed" and one.n and least <= one.executed_before < most]
-    return next((one for one in fitting if one.workload == "minimal" and not one.faults), None)
+    """The first closed loop of single minimal operations on a chain of this many transactions."""
+    fitting = [one for one in points if least <= one.executed_before < most and is_plain(one)]
+    kind = ("minimal", N, 1, "closed")
+    return next((one for one in fitting if (one.workload, one.n, one.operations, one.loop) == kind), None)
 
 
 def _growth_cpu(points: Points) -> float | None:

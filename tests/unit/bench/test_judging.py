@@ -84,6 +84,9 @@ def test_goals_that_compare_points_find_both() -> None:
         changed(peak, stage="one", n=1, settings={"verify.threads": 1}, throughput=5_000.0),
         changed(peak, stage="two", n=1, settings={"verify.threads": 2}, throughput=8_000.0),
         changed(peak, stage="away", catch_up=CatchUp(15_000, 1.0, 1.0)),
+        changed(
+            peak, point="late-ten", operations=10, executed_before=50_000, validators=[validator(cpu_us_per_tx=900.0)]
+        ),
         changed(peak, stage="long", executed_before=50_000),
         changed(peak, stage="long", executed_before=2_000_000, validators=[validator(cpu_us_per_tx=120.0)]),
         changed(peak, stage="pysyncobj", n=0, throughput=2_000.0),
