@@ -22,7 +22,7 @@ from p2pledger.primitives.errors import Code
 from p2pledger.sim import InvariantBroken, draw
 from p2pledger.sim.keys import liars
 from p2pledger.sim.keys.campaign import run_seed, run_ward
-from p2pledger.sim.keys.holder import Answer, KeyHolder, Promise
+from p2pledger.sim.keys.holder import BOUNDARIES, Answer, KeyHolder, Promise
 from p2pledger.sim.keys.ward import Ward
 from p2pledger.state.view import StateView
 from p2pledger.threshold import key_release
@@ -30,7 +30,6 @@ from p2pledger.threshold.sealing import BoxSecret
 from tests.attack import Without
 
 CHUNKS = [(4, first, first + 4) for first in range(0, 24, 4)] + [(7, 0, 1)]
-WORDS = ("LtsInit", "LtsDeal", "LtsComplaint", "LtsActivate", "ReleaseReceipt")
 SITUATIONS = [
     # the life of a key
     "record opened",
@@ -41,12 +40,6 @@ SITUATIONS = [
     "refresh with a crashed holder",
     "complaint justified",
     "dealer excluded",
-    # crashes at every step
-    *(f"crash {when} {word}" for when in ("before", "after") for word in WORDS),
-    *(f"crash {when}" for when in ("before a seed is written", "before a share is written", "after a share is synced")),
-    "crash before an entry is synced",
-    "crash between an entry and its share",
-    "crash before shares are sent",
     # refusals, and what is nearly one
     "refused after it was allowed: E_REVOKED",
     "refused after it was allowed: E_EXPIRED",
@@ -87,6 +80,15 @@ def test_no_share_leaves_without_a_right_and_every_right_opens(n: int, first: in
         total: Counter[str] = sum((Counter(json.loads(each.read_text())) for each in finished), Counter())
         missed = [name for name in SITUATIONS if not total[name]]
         assert not missed, f"the wards never met these situations: {missed}"
+
+
+@pytest.mark.parametrize("where", BOUNDARIES)
+def test_every_node_may_die_at_every_step(where: str) -> None:
+    """F-04, I-9: of a ceremony, of a refresh and of a release; the key is made and opens all the same."""
+    is_dispute = "LtsComplaint" in where or "LtsJustify" in where
+    result = run_ward(draw(1, 4, "calm", 90), Ward({3: liars.ComplaintSpammer} if is_dispute else {}, dies=where))
+    assert result.reached[f"crash {where}"], result.reached
+    assert result.reached["record opened"]
 
 
 def test_the_same_seed_gives_the_same_ward() -> None:

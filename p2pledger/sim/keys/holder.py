@@ -42,6 +42,22 @@ if TYPE_CHECKING:
 
 SECRETS = ("seed-", "share-")
 """How the names of secret files begin."""
+FILES = ("a seed", "a share", "a wish", "the end of a seed", "the end of a share", "the end of a wish")
+WORDS = ("LtsInit", "LtsDeal", "LtsComplaint", "LtsJustify", "LtsActivate", "ReleaseReceipt")
+BOUNDARIES = (
+    *(f"{when} {word}" for word in WORDS for when in ("before", "after")),
+    *(
+        f"{when} {file} is {done}"
+        for file in FILES
+        for when, done in (("before", "written"), ("before", "synced"), ("after", "synced"))
+    ),
+    "before an entry is written",
+    "before an entry is synced",
+    "between an entry and its share",
+    "before shares are sent",
+    "after shares are sent",
+)
+"""All that lies between two steps of a ceremony or of a release."""
 STEP_MS = 250
 """The real node's is 500; and it steps after each block, too."""
 
@@ -82,6 +98,7 @@ class KeyHolder:
         self.disk = Disk()
         self._keeper: KeyKeeper | None = None
         self._backup: dict[str, bytes] = {}
+        self._has_died_there = False
         world.at(self.chance.randint(1, STEP_MS), self._step)
 
     @property
@@ -132,8 +149,13 @@ class KeyHolder:
                 judge.entered(node, bytes.fromhex(access_id), (bytes.fromhex(batch_id), int(index)))
 
     def _boundary(self, where: str) -> None:
-        """Between two steps: the node may die here."""
-        if self.ward.harm and not self.world.network.is_healed and self.chance.random() < self.ward.harm:
+        """Between two steps: the node may die here, by chance or because this is where every node shall die once."""
+        if self.world.network.is_healed:
+            return
+        is_drawn = self.ward.harm and self.chance.random() < self.ward.harm
+        is_meant = where == self.ward.dies and not self._has_died_there
+        if is_drawn or is_meant:
+            self._has_died_there |= is_meant
             self._reached(f"crash {where}")
             self.node.crash_for_a_while()
             raise _Crashed

@@ -102,12 +102,14 @@ class Ward(Clinic):
         harm: float = 0.0,
         restores: int | None = None,
         goal: int = 1,
+        dies: str = "",
     ) -> None:
         """`liars`: nodes whose keys are in bad hands. `harm`: chance of a crash at each boundary of key duties.
-        `restores`: a node that comes back from a crash with an old backup. `goal`: the last sharing to be made."""
+        `restores`: a node that comes back from a crash with an old backup. `goal`: the last sharing to be made.
+        `dies`: one of `holder.BOUNDARIES`, at which every node dies when it is there for the first time."""
         super().__init__()
         self.liars = dict(liars or {})
-        self.harm, self.restores, self.goal = harm, restores, goal
+        self.harm, self.restores, self.goal, self.dies = harm, restores, goal, dies
         self.holders: list[KeyHolder] = []
         self.charts: list[Chart] = []
         self.visits: list[Visit] = []
