@@ -9,6 +9,7 @@ from p2pledger.health import (
     access,
     break_glass,
     consent,
+    deposits,
     directory,
     emergency,
     erasure,
@@ -26,6 +27,7 @@ from p2pledger.health import (
     stolen_keys,
 )
 from p2pledger.health.break_glass_operations import BtgReview
+from p2pledger.health.deposit_operations import DepositAck, DepositKey
 from p2pledger.health.emergency_operations import EmergencyAnchor
 from p2pledger.health.erasure_operations import EraseCertificate, EraseDecision, EraseRequest, HolderRegister
 from p2pledger.health.guardian_operations import (
@@ -175,6 +177,10 @@ class HealthApplication(Application):
                 return joint_key.justify(operation, call, state)
             case LtsActivate():
                 return joint_key.activate(operation, call, state)
+            case DepositKey():
+                return deposits.announce(operation, call, state)
+            case DepositAck():
+                return deposits.acknowledge(operation, call, state)
             case ReleaseReceipt():
                 return release_receipts.report(operation, call, state)
             case GuardianSet():

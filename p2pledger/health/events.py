@@ -5,6 +5,7 @@ from typing import Annotated, Literal, TypeAlias
 from msgspec import Meta
 
 from p2pledger.execution.evidence import EquivocationRecorded
+from p2pledger.health.deposit_operations import DepositAcknowledged, DepositTableMade
 from p2pledger.health.erasure_operations import (
     ErasureCertified,
     ErasureDecided,
@@ -334,6 +335,8 @@ Event: TypeAlias = (
     | CeremonyMoved
     | JointKeyActivated
     | SharesReleased
+    | DepositTableMade
+    | DepositAcknowledged
     | GuardiansChanged
     | RecoveryStarted
     | RecoveryVetoed

@@ -36,6 +36,10 @@
 | 0x74   | key epoch (8)                     | ActiveKey: the newest sharing of a joint key      |
 | 0x75   | –                                 | the newest key epoch                              |
 | 0x76   | access (16) ‖ validator (32)      | Reported: how many of its shares have left        |
+| 0x77   | validator (32)                    | Announced: its deposit key                        |
+| 0x78   | table number (8)                  | DepositTable: the deposit keys as they stood then |
+| 0x79   | –                                 | the newest table's number                         |
+| 0x7A   | batch (16) ‖ validator (32)       | Deposited: of which records it has its shares     |
 | 0x80   | pid (16)                          | Guardianship: who guards a patient                |
 | 0x81   | recovery (16)                     | Recovery                                          |
 | 0x88   | erasure (16)                      | Erasure: a request, what was decided, who certified |
@@ -82,6 +86,10 @@ OUTCOME = b"\x73"
 JOINT_KEY = b"\x74"
 NEWEST_KEY = b"\x75"
 RELEASED = b"\x76"
+DEPOSIT_KEY = b"\x77"
+DEPOSIT_TABLE = b"\x78"
+NEWEST_TABLE = b"\x79"
+DEPOSITED = b"\x7a"
 GUARDIANSHIP = b"\x80"
 RECOVERY = b"\x81"
 ERASURE = b"\x88"
@@ -271,6 +279,23 @@ def releases(access_id: bytes) -> bytes:
 
 def released(access_id: bytes, validator: bytes) -> bytes:
     return releases(access_id) + validator
+
+
+def deposit_key(validator: bytes) -> bytes:
+    return DEPOSIT_KEY + validator
+
+
+def deposit_table(number: int) -> bytes:
+    return DEPOSIT_TABLE + number.to_bytes(8, "big")
+
+
+def deposits(batch_id: bytes) -> bytes:
+    """The prefix of all acknowledgements of a batch."""
+    return DEPOSITED + batch_id
+
+
+def deposited(batch_id: bytes, validator: bytes) -> bytes:
+    return deposits(batch_id) + validator
 
 
 def guardianship(pid: bytes) -> bytes:

@@ -11,6 +11,7 @@ from msgspec import Meta
 from p2pledger.chain.genesis import OrganisationKind, PublicName
 from p2pledger.execution.evidence import EVIDENCE_TAG, ValidatorEvidence
 from p2pledger.health.break_glass_operations import BtgReview
+from p2pledger.health.deposit_operations import DepositAck, DepositKey
 from p2pledger.health.emergency_operations import EmergencyAnchor
 from p2pledger.health.erasure_operations import EraseCertificate, EraseDecision, EraseRequest, HolderRegister
 from p2pledger.health.guardian_operations import (
@@ -305,6 +306,8 @@ Operation: TypeAlias = (
     | LtsComplaint
     | LtsJustify
     | LtsActivate
+    | DepositKey
+    | DepositAck
     | ReleaseReceipt
     | GuardianSet
     | RecoveryStart
@@ -322,7 +325,7 @@ AnyOperation: TypeAlias = Operation | ValidatorEvidence
 """What transactions of this chain consist of: the health layer's operations and the ledger's own."""
 _OPERATIONS: Shape[tuple[AnyOperation, ...]] = Shape(tuple[AnyOperation, ...])
 _TAGS = frozenset(
-    {*range(1, 11), *range(12, 16), *range(20, 25), 30, 31, 36, 37, *range(40, 46), *range(50, 61), EVIDENCE_TAG}
+    {*range(1, 11), *range(12, 16), *range(20, 25), 30, 31, 36, 37, *range(40, 48), *range(50, 61), EVIDENCE_TAG}
 )
 
 REMEMBERED_BYTES_MAX = 1_024

@@ -16,7 +16,7 @@ from typing import Annotated
 from msgspec import Meta
 from msgspec.structs import replace
 
-from p2pledger.health import access, consent, erasure, joint_key, keys, records
+from p2pledger.health import access, consent, deposits, erasure, joint_key, keys, records
 from p2pledger.health.access import Access
 from p2pledger.health.commitments import RecordProof, RecordRef, check_record, scope_commit
 from p2pledger.health.declared import check_declared
@@ -28,9 +28,10 @@ from p2pledger.primitives.ids import U64, Bytes16, Bytes32, ChainId
 from p2pledger.state.overlay import Overlay
 from p2pledger.state.view import StateView
 from p2pledger.threshold import key_release
-from p2pledger.threshold.capsule import CAPSULE_BYTES_MAX, Label
+from p2pledger.threshold.capsule import Label
 from p2pledger.threshold.group import Random
 from p2pledger.threshold.key_release import ShareHolder
+from p2pledger.threshold.one_time import ONE_TIME_BYTES_MAX, ONE_TIME_EPOCH, read_capsule
 
 HEARTBEATS_MAX = 2
 """A validator whose last block is older than this many heartbeats does not know what the others have decided."""
@@ -42,8 +43,8 @@ class RecordOpening(Record, frozen=True):
     batch_id: Bytes16
     proof: RecordProof
     key_epoch: U64
-    """Of the joint key to which the capsule is sealed."""
-    capsule: Annotated[bytes, Meta(max_length=CAPSULE_BYTES_MAX)]
+    """Of the joint key to which the capsule is sealed; 0: a one-time secret."""
+    capsule: Annotated[bytes, Meta(max_length=ONE_TIME_BYTES_MAX)]
 
 
 class ReleaseRequest(Record, frozen=True, tag=1):
@@ -101,8 +102,9 @@ def may_release(
     E_STALE: this node is behind. E_NOT_FOUND: no such access, batch or joint key. The code of a denied access.
     E_EXPIRED: past the request's own end. What `access.evaluate` says by now. E_SCOPE: salt, list or record are not
     what the access was decided about. E_LABEL: a sensitive label that was not declared. E_COMMIT_MISMATCH: not the
-    chain's record. E_CAPSULE: not the record's capsule, or it has none. E_ERASED: being erased, or gone. Whether a
-    capsule is made for its label is `share_of`'s to find.
+    chain's record. E_CAPSULE: not the record's capsule, or it has none. E_ERASED: being erased, or gone. E_DEAL: a
+    one-time secret that fewer than t validators have seen to be dealt well. Whether a capsule is made for its label is
+    `share_of`'s to find.
     """
     if now.is_stale:
         return Code.E_STALE
@@ -165,7 +167,7 @@ def _opens_scope(request: ReleaseRequest, decided: Access) -> bool:
 def _entry(opening: RecordOpening, decided: Access, chain: ChainId, state: StateView) -> ReleaseEntry | Code:
     request = decided.request
     batch = records.batch_of(opening.batch_id, state)
-    if batch is None or joint_key.active_key(opening.key_epoch, state) is None:
+    if batch is None or not _has_holders(opening, state):
         return Code.E_NOT_FOUND
     if batch.terms.pid != request.pid:
         return Code.E_SCOPE
@@ -186,7 +188,29 @@ def _entry(opening: RecordOpening, decided: Access, chain: ChainId, state: State
     label = label_of(
         RecordRef(opening.batch_id, leaf.index), batch.terms.pid, batch.terms.custodian, chain, opening.key_epoch
     )
+    deposit = _deposit(opening, state) if opening.key_epoch == ONE_TIME_EPOCH else Code.OK
+    if deposit != Code.OK:
+        return deposit
     return ReleaseEntry(key_release.Access(request.access_id, request.reader_eph_x25519), label, capsule)
+
+
+def _has_holders(opening: RecordOpening, state: StateView) -> bool:
+    """Whether there is a joint key to which its capsule can be sealed; those of one-time secrets name their table."""
+    return opening.key_epoch == ONE_TIME_EPOCH or joint_key.active_key(opening.key_epoch, state) is not None
+
+
+def _deposit(opening: RecordOpening, state: StateView) -> Code:
+    """Whether t members of its capsule's table have seen that their shares are good; E_DEAL where fewer have."""
+    try:
+        number = read_capsule(opening.capsule).table
+    except InvalidInput:
+        return Code.E_CAPSULE
+    table = deposits.table_of(number, state)
+    if table is None:
+        return Code.E_NOT_FOUND
+    if not deposits.is_deposited(table, opening.batch_id, opening.proof.leaf.index, state):
+        return Code.E_DEAL
+    return Code.OK
 
 
 def label_of(ref: RecordRef, pid: bytes, custodian: bytes, chain: ChainId, key_epoch: int) -> Label:

@@ -109,6 +109,10 @@ RELEASES_REPORTED_MAX = 256
 """Accesses in one report of a validator: some 5 KB."""
 RELEASE_RECORDS_MAX = 256
 """Records in one question for shares: a quarter of a second of a validator's time."""
+DEPOSIT_KEYS_MAX = 16
+"""Deposit keys of one validator in its life: each makes a table that stays, so all together make 800 at most."""
+DEPOSITS_OWED_MAX = 64
+"""Batches whose acknowledgements a node has still to see on the chain, at 10 KB each with what is kept beside them."""
 
 ERASURES_WAITING_MAX = 16
 """Undecided requests about one patient: whoever asks for more has not waited for an answer."""

@@ -54,7 +54,9 @@ class Label(Record, frozen=True):
     batch_id: Bytes16
     index: U64
     key_epoch: U64
-    """Of the joint key that it is sealed to. A refresh of its shares changes nothing here."""
+    """Of the joint key that it is sealed to, from 1; a refresh of its shares changes nothing here. 0: none, one-time
+    secrets.
+    """
 
 
 class Capsule(Record, frozen=True):

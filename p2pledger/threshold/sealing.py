@@ -23,6 +23,7 @@ from p2pledger.threshold.group import Random
 
 SEALING_BYTES = 48
 _NONCE = bytes(24)
+_FIELD = 2**255 - 19
 _ANY_SECRET = b"\x01" * 32
 
 
@@ -62,6 +63,13 @@ def is_box_key(public: bytes) -> bool:
     except (SodiumError, TypeError, ValueError):
         return False
     return True
+
+
+def is_canonical(public: bytes) -> bool:
+    """Whether these bytes are the one encoding of their X25519 key: below the field's order, so that two names of one
+    key cannot pass for two keys.
+    """
+    return len(public) == 32 and int.from_bytes(public, "little") < _FIELD
 
 
 def _key(secret: bytes, other: bytes, ephemeral: bytes, reader: bytes, context: bytes) -> bytes:

@@ -13,6 +13,7 @@ from p2pledger.health import (
     access,
     break_glass,
     consent,
+    deposits,
     directory,
     joint_key,
     log,
@@ -42,7 +43,18 @@ from tests.unit.health import policies
 STATE = (directory.Organisation, directory.Identity, directory.Credential, directory.KeyOwner, directory.KeyPeriod)
 CEREMONIES = (Ceremony, Deal, JointKey, joint_key.ActiveKey, release.ReleaseEntry, release_receipts.Reported)
 CONSENT = (consent.Consent, proxies.Proxy, proxies.Deceased, break_glass.BrokenGlass, rules.Rules)
-STATE_AND_LOG = (*STATE, *CONSENT, access.Access, records.Batch, log.LogLine, log.LogHead, Caught, *CEREMONIES)
+DEPOSITS = (deposits.Announced, deposits.DepositTable, deposits.Deposited)
+STATE_AND_LOG = (
+    *STATE,
+    *CONSENT,
+    access.Access,
+    records.Batch,
+    log.LogLine,
+    log.LogHead,
+    Caught,
+    *CEREMONIES,
+    *DEPOSITS,
+)
 
 
 def _free_fields(kind: inspect.Type, path: str) -> list[str]:
