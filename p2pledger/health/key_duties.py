@@ -13,9 +13,11 @@ After a crash at any moment the same steps lead to the same words; those that th
 
 from dataclasses import dataclass
 
+from p2pledger.execution import seats
 from p2pledger.execution.contract import Duty
 from p2pledger.health import joint_key
 from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
+from p2pledger.primitives.ids import ValidatorId
 from p2pledger.state.view import StateView
 from p2pledger.threshold.dkg import Ceremony, CeremonyId, Phase
 from p2pledger.threshold.long_term import LongTermHolder
@@ -68,14 +70,15 @@ def _is_owed(ceremony: Ceremony, validator: bytes) -> bool:
 
 
 def answer(identifier: CeremonyId, participant: Participant, validator: bytes, state: StateView, time_ms: int) -> Words:
-    """The words that are owed in this ceremony, perhaps none.
+    """The words that are owed in this ceremony, perhaps none: who gave up its seat begins nothing, and deals once more.
 
     Raises ProofError where this validator cannot do its part: its seed is another than it joined with. Without a share
     to deal anew it says nothing then, and still receives.
     """
     ceremony = joint_key.ceremony_of(identifier, state)
     if ceremony is None or ceremony.id != identifier:
-        return Words((LtsInit(identifier, participant.box.public),))
+        is_seated = seats.seat_of(ValidatorId(validator), state) is not None
+        return Words((LtsInit(identifier, participant.box.public),) if is_seated else ())
     now = ceremony.at(time_ms)
     if not _is_owed(now, validator):
         return Words(())

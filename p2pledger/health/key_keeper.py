@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from p2pledger.execution import seats
 from p2pledger.execution.contract import Duty
 from p2pledger.health import joint_key, key_duties, release_receipts
 from p2pledger.health.joint_key import ActiveKey
@@ -255,6 +256,8 @@ class KeyKeeper:
                 yield from self._take_part(identifier, ceremony, sight)
 
     def _may_begin(self, identifier: CeremonyId, sight: Sight) -> bool:
+        if seats.seat_of(self._validator, sight.state) is None:
+            return False
         if Wish(identifier.key_epoch, identifier.share_epoch) in self._wishes:
             return True
         is_first = (identifier.key_epoch, identifier.share_epoch) == (1, 0)
@@ -265,7 +268,7 @@ class KeyKeeper:
         if phase is None or identifier in self._given_up or not self._is_due((identifier, phase), sight):
             return
         seed_name = SecretName("seed", identifier)
-        if phase == Phase.JOIN and seed_name not in self._secrets:
+        if seed_name not in self._secrets and self._is_first_word(phase, ceremony):
             yield self._kept(seed_name, self._random(32))
         seed = self._secrets.get(seed_name)
         if seed is None:
@@ -281,6 +284,12 @@ class KeyKeeper:
             yield self._kept(SecretName("share", identifier), words.share)
         if words.operations:
             yield Send(words.operations)
+
+    def _is_first_word(self, phase: Phase, ceremony: Ceremony | None) -> bool:
+        """To join, or, of a holder that has given up its seat, to deal."""
+        if phase == Phase.DEAL:
+            return ceremony is not None and self._validator not in ceremony.receivers
+        return phase == Phase.JOIN
 
     def _share_to_deal(self, identifier: CeremonyId, state: StateView) -> bytes | None:
         """For new shares of a key the one of its present sharing."""

@@ -1,15 +1,16 @@
 """Key ceremonies on a chain in memory, held by validators whose nodes do what key_duties.py says."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from p2pledger.execution import keys as execution_keys
 from p2pledger.execution import seats
 from p2pledger.health import joint_key, key_duties
 from p2pledger.health.joint_key import ActiveKey
-from p2pledger.primitives.codec import Record
+from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import SigningKey, sha256
 from p2pledger.primitives.errors import Code
-from p2pledger.primitives.ids import AccountKey, ValidatorId
+from p2pledger.primitives.ids import AccountKey, Epoch, ValidatorId
 from p2pledger.threshold.dkg import CeremonyId
 from p2pledger.threshold.long_term import LongTerm, LongTermHolder
 from p2pledger.threshold.participant import Participant
@@ -58,6 +59,14 @@ def keepers_of(ledger: Ledger) -> list[Keeper]:
     nodes = [key(f"node of {card.name}") for card in ledger.founding.genesis.cards]
     found = {seats.validator_of(AccountKey(node.public), ledger.state): node for node in nodes}
     return [Keeper(ledger, found[validator], validator) for validator in seats.members(ledger.state)]
+
+
+def seat_at(ledger: Ledger, validators: Collection[ValidatorId]) -> None:
+    """These and no others have a seat from now on; every node's account goes on speaking for its validator."""
+    gone = set(seats.members(ledger.state)) - set(validators)
+    seat = encode(seats.Seat(Epoch(0)))
+    ledger.state.apply({execution_keys.seat(validator): None for validator in gone})
+    ledger.state.apply({execution_keys.seat(validator): seat for validator in validators})
 
 
 def hold(ledger: Ledger, identifier: CeremonyId, keepers: Sequence[Keeper]) -> ActiveKey:

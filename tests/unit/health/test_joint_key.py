@@ -14,7 +14,7 @@ from p2pledger.threshold.dkg import CeremonyId, Phase
 from p2pledger.threshold.group import base_times
 from p2pledger.threshold.sharing import combine
 from tests.unit.execution.ledger import Ledger, codes, founding_of, hash32, key
-from tests.unit.health.ceremonies import Keeper, hold, keepers_of
+from tests.unit.health.ceremonies import Keeper, hold, keepers_of, seat_at
 
 NAMES = ["Berg", "Tal", "See", "Wald", "Moor", "Heide", "Kliff"]
 FIRST = CeremonyId(1, 0, 0)
@@ -201,6 +201,33 @@ def test_who_has_no_old_share_still_receives_a_new_one(ledger: Ledger, keepers: 
     after = hold(ledger, second, keepers)
     assert after.key.public == first.key.public
     assert (1, 1) in absent.shares
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 7), (7, 4), (4, 4)])
+def test_a_new_validator_set_receives_the_old_key(before: int, after: int) -> None:
+    """I-10, F-04: who gives up its seat deals once more, and holds nothing of use then."""
+    ledger = ledger_of(7)
+    everybody = keepers_of(ledger)
+    old, new = everybody[:before], everybody[-after:]
+    seat_at(ledger, [keeper.validator for keeper in old])
+    first = hold(ledger, FIRST, old)
+    for keeper in old[first.key.threshold :]:
+        late = key_duties.late_share(FIRST, keeper.participant(FIRST), keeper.validator, ledger.state)
+        assert late is not None and late == keeper.shares.setdefault((1, 0), late)
+    seat_at(ledger, [keeper.validator for keeper in new])
+    second = joint_key.next_sharing(first, ledger.state, ledger.now_ms)
+    active = hold(ledger, second, everybody)
+    assert active.holders == tuple(keeper.validator for keeper in new)
+    t = active.key.threshold
+    assert (active.key.public, t) == (first.key.public, after - faults(after))
+    held = {keeper.holder().index: keeper.shares[1, 1] for keeper in new if (1, 1) in keeper.shares}
+    assert len(held) >= t
+    assert base_times(combine(dict(list(held.items())[:t]))) == first.key.public
+    for left in old:
+        assert left in new or ((1, 1) not in left.shares and active.index_of(left.validator) is None)
+        mixed = dict(list(held.items())[: t - 1])
+        mixed[next(index for index in range(1, after + 1) if index not in mixed)] = left.shares[1, 0]
+        assert base_times(combine(mixed)) != first.key.public
 
 
 def test_a_new_key_epoch_has_a_new_key_and_the_old_one_stays(ledger: Ledger, keepers: list[Keeper]) -> None:

@@ -11,6 +11,7 @@ from p2pledger.threshold.dkg import CeremonyId
 from p2pledger.threshold.long_term import LongTerm
 from p2pledger.threshold.sharing import combine_points
 from tests.unit.execution.ledger import Ledger, id16
+from tests.unit.health.ceremonies import seat_at
 from tests.unit.health.charts import Chart
 from tests.unit.health.seats import Seat, active, run, seats_of, until_active
 from tests.unit.health.world import World
@@ -125,6 +126,31 @@ def test_new_shares_of_the_same_key_and_the_old_ones_are_gone(ledger: Ledger) ->
     assert active(ledger).key.public == before
     assert [seat.names for seat in seats] == [["share-1-1-0"]] * 4
     assert all(seat.is_holder() for seat in seats)
+
+
+@pytest.mark.parametrize("crash", [True, False])
+def test_who_gives_up_its_seat_deals_once_more_and_keeps_nothing(ledger: Ledger, crash: bool) -> None:
+    """I-10: without it too few of the old holders would deal, for one of the others has no share yet."""
+    seats = seats_of(ledger)
+    leaver, *staying = seats
+    until_active(ledger, seats[:3])
+    public = active(ledger).key.public
+    seat_at(ledger, [seat.validator for seat in staying])
+    staying[0].wish(Wish(1, 1))
+    for _ in range(12):
+        for seat in staying:
+            seat.step()
+        for effect in leaver.effects():
+            leaver.perform(effect)
+            if crash:
+                leaver.start()
+                break
+    after = until_active(ledger, seats, 1, 1)
+    assert (after.key.public, after.key.holders) == (public, 3)
+    assert all(seat.is_holder() for seat in staying)
+    assert leaver.names == []
+    assert [code for code, words in leaver.sent if isinstance(words[0], LtsDeal)] == [Code.OK] * 2
+    assert leaver.told == []
 
 
 def test_old_and_new_shares_open_nothing_together(ledger: Ledger) -> None:
