@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("json", "csv", "fhir", "html", "pdf")
 _VERDICT = ["organisation", "proven up to", "caught", "kind", "epoch", "view", "height", "recorded at"]
-_COLUMNS = ["line", "when", "organisation", "person", "purpose", "decision", "basis", "records", "proven"]
+_COLUMNS = ["line", "when", "organisation", "person", "purpose", "decision", "basis", "records", "released", "proven"]
 
 
 @click.group()
@@ -37,10 +37,13 @@ def audit() -> None:
 def log(connection: Connection, pid: bytes | None) -> None:
     """Show the access log, complete up to a checkpoint; what is newer is marked as not yet proven.
 
+    'released' is what validators have reported of the keys of each access, proven and complete like the lines.
+
     Integrity alerts about the records follow, as the node says: `watch --kinds integrity` tells them proven.
     """
     from p2pledger.client import words
     from p2pledger.client.integrity import alerts_about
+    from p2pledger.client.releases import NOT_YET
 
     asking, patient = connection.about(pid)
 
@@ -48,13 +51,15 @@ def log(connection: Connection, pid: bytes | None) -> None:
         return await ledger.log(patient), await alerts_about(ledger, patient)
 
     found, alerts = connection.ask(asking, work)
-    rows = [_row(connection, line, proven=True) for line in found.lines]
-    rows += [_row(connection, line, proven=False) for line in found.newer]
+    rows = [_row(connection, line, found.released.told(line), proven=True) for line in found.lines]
+    rows += [_row(connection, line, NOT_YET, proven=False) for line in found.newer]
     connection.session.show_all(rows, _COLUMNS)
     say(
         f"verified: these are all {len(found.lines)} decisions up to height {found.height}, "
         f"proven by a block of {moment(found.proven_ms)}"
     )
+    for recovery, release in found.released.recoveries((*found.lines, *found.newer)):
+        say(f"keys of the patient's old wallet, for recovery {recovery.hex()}: released {release.text}")
     if found.newer:
         say(f"{len(found.newer)} newer lines follow them, as the node says; the next checkpoint proves them")
     for alert in alerts:
@@ -152,7 +157,7 @@ def _verdict(card: "Card", height: int, held: "Caught | None") -> dict[str, Any]
     return dict(zip(_VERDICT, (card.name, height, held is not None, *place, recorded), strict=True))
 
 
-def _row(connection: Connection, line: "LogLine", *, proven: bool) -> dict[str, Any]:
+def _row(connection: Connection, line: "LogLine", released: str, *, proven: bool) -> dict[str, Any]:
     from p2pledger.client import words
 
     cards = connection.founding().genesis.cards
@@ -165,6 +170,7 @@ def _row(connection: Connection, line: "LogLine", *, proven: bool) -> dict[str, 
         "decision": words.decision(line.decision),
         "basis": words.basis(line.basis, line.consent_id),
         "records": line.n_records,
+        "released": released,
         "proven": proven,
     }
 

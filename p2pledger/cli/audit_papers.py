@@ -48,7 +48,7 @@ class Papers:
         log = await ledger.log(self.pid)
         consents = await ledger.consents(self.pid)
         names = {identifier: name for identifier, (name, _) in (await ledger.organisations()).items()}
-        return log, named(log.lines, names, await self._custodian(ledger), openings, consents)
+        return log, named(log.lines, names, await self._custodian(ledger), openings, consents, log.released)
 
     async def _custodian(self, ledger: "LedgerClient") -> bytes:
         """The custodian whose pid it is: the wallet's --at, or for an organisation what the state proves.

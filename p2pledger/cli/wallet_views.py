@@ -64,12 +64,15 @@ def consents(connection: Connection, cards: tuple[Path, ...]) -> None:
 def log(connection: Connection) -> None:
     """Say who looked, when, why and on which basis, at every custodian; proven to be all up to a checkpoint.
 
+    'released' says whether validators report that they gave the reader the keys, and of how many records.
+
     What the owner asked to have erased stands among it, with what became of that. Integrity alerts about the records
     follow, as the node says: `watch --kinds integrity` tells them proven.
     """
     from p2pledger.cli.clock import now_ms
     from p2pledger.client import words
     from p2pledger.client.integrity import alerts_about
+    from p2pledger.client.releases import NOT_YET
 
     members = connection.founding().genesis.cards
     rows: list[dict[str, Any]] = []
@@ -80,10 +83,13 @@ def log(connection: Connection) -> None:
 
     for one, (found, guarding, alerts) in _everywhere(connection, lines, "patient"):
         at = _name(connection, one)
-        for line, proven in [(line, True) for line in found.lines] + [(line, False) for line in found.newer]:
-            says = words.log_line(line, members)
-            rows.append({"time": line.time_ms, "when": moment(line.time_ms), "at": at, **says, "proven": proven})
+        shown = [(line, found.released.told(line), True) for line in found.lines]
+        for line, released, proven in shown + [(line, NOT_YET, False) for line in found.newer]:
+            says = {**words.log_line(line, members), "released": released, "proven": proven}
+            rows.append({"time": line.time_ms, "when": moment(line.time_ms), "at": at, **says})
         say(f"{at}: these are all {len(found.lines)} decisions up to height {found.height}, proven")
+        for recovery, release in found.released.recoveries((*found.lines, *found.newer)):
+            say(f"{at}: keys of the old wallet, for recovery {recovery.hex()}: released {release.text}")
         for warning in _warnings(guarding):
             say(f"{at}: {warning}")
         for alert in alerts:
@@ -93,9 +99,21 @@ def log(connection: Connection) -> None:
             says = words.erasure(erasure, members, now_ms())
             row = {"who": says["asked by"], "why": "erasure", "answer": says["now"], "records": says["records"]}
             time_ms, at = erasure.requested_ms, _name(connection, one)
-            rows.append({"time": time_ms, "when": moment(time_ms), "at": at, **row, "because": "-", "proven": False})
+            rows.append(
+                {
+                    "time": time_ms,
+                    "when": moment(time_ms),
+                    "at": at,
+                    **row,
+                    "because": "-",
+                    "released": "-",
+                    "proven": False,
+                }
+            )
     rows.sort(key=lambda row: row["time"])
-    connection.session.show_all(rows, ["when", "at", "who", "why", "answer", "because", "records", "proven"])
+    connection.session.show_all(
+        rows, ["when", "at", "who", "why", "answer", "because", "records", "released", "proven"]
+    )
 
 
 async def _erasures(ledger: "LedgerClient", one: "Known") -> "list[Erasure]":

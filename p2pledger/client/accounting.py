@@ -1,7 +1,8 @@
 """The accounting of disclosures that 45 CFR 164.528 gives a patient a right to, from a proven access log (F-14).
 
-What is in it, and what is not, is decided here; `client.report` writes it down. A permission counts as a disclosure:
-the ledger knows that the reader could read, not that it did. Denials disclosed nothing. What is exempt is listed apart
+What is in it, and what is not, is decided here; `client.report` writes it down. A permission counts as a disclosure,
+because a reader can have the records from elsewhere; what validators report of released keys stands beside it. Denials
+disclosed nothing. What is exempt is listed apart
 and flagged, because a patient may want to see it all the same.
 """
 
@@ -87,6 +88,14 @@ class Entry:
     @property
     def records(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(record for row in self.rows for record in row.records))
+
+    @property
+    def released(self) -> str:
+        """Whether keys were released; of several disclosures for how many."""
+        if len(self.rows) == 1:
+            return self.first.released
+        found = sum(row.release is not None and row.release.is_open for row in self.rows)
+        return f"for {found} of {len(self.rows)} accesses"
 
     @property
     def reasons(self) -> tuple[str, ...]:

@@ -73,7 +73,7 @@ def _decision(row: Named, chain: ChainId) -> Resource:
 
 
 def _read(row: Named, chain: ChainId) -> Resource:
-    """PatientRead: from here on the reader could read."""
+    """PatientRead: from here on the reader could read; the extension says whether it was given the keys."""
     rest = _coding("http://terminology.hl7.org/CodeSystem/audit-event-type", "rest", "RESTful Operation")
     event = _event(row, chain, "PatientRead", "read", rest, "R")
     event["subtype"] = [_coding("http://hl7.org/fhir/restful-interaction", "read", "read")]
@@ -121,6 +121,7 @@ def _event(row: Named, chain: ChainId, profile: str, kind: str, code: Resource, 
                     {"url": "height", "valueUnsignedInt": line.height},
                     {"url": "transaction", "valueUri": f"{_URN}transaction:{line.transaction.hex()}"},
                     {"url": "line", "valueUri": f"{_URN}log:{line.pid.hex()}:{line.sequence}"},
+                    {"url": "keys-released", "valueString": row.released},
                 ],
             }
         ],

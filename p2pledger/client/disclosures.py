@@ -13,6 +13,7 @@ from typing import Any, Literal
 from p2pledger.client import words
 from p2pledger.client.health import ConsentCard
 from p2pledger.client.records import Manifest
+from p2pledger.client.releases import NOTHING_RELEASED, Release, Releases
 from p2pledger.health.commitments import SALT_BYTES, RecordRef, commit, scope_commit
 from p2pledger.health.consent import Consent
 from p2pledger.health.log import LogLine
@@ -147,6 +148,10 @@ class Named:
     """Of the consent document on which it rests."""
     consent_copy: str | None
     """The document itself, where its card is at hand."""
+    released: str
+    """Whether validators report that the keys were released, in words."""
+    release: Release | None
+    """The same in numbers; None for a denial."""
 
     @property
     def is_allowed(self) -> bool:
@@ -188,8 +193,12 @@ def named(
     custodian: bytes,
     openings: Openings,
     consents: Sequence[Consent] = (),
+    releases: Releases = NOTHING_RELEASED,
 ) -> list[Named]:
-    """The lines with names. Raises InvalidInput for a slip or a card that does not open what the chain holds."""
+    """The lines with names, and with what is reported of their keys.
+
+    Raises InvalidInput for a slip or a card that does not open what the chain holds.
+    """
     terms = {found.terms.consent_id: found.terms for found in consents}
     for card in openings.cards.values():
         if card.consent_id not in terms:
@@ -197,7 +206,7 @@ def named(
         if terms[card.consent_id].doc_commit != card.commitment:
             raise InvalidInput(f"the card is not the document of consent {card.consent_id.hex()} on the chain")
     home = organisations.get(custodian, custodian.hex())
-    return [_named(line, organisations, (custodian, home), openings, terms) for line in lines]
+    return [_named(line, organisations, (custodian, home), openings, terms, releases) for line in lines]
 
 
 def _named(
@@ -206,6 +215,7 @@ def _named(
     custodian: tuple[bytes, str],
     openings: Openings,
     terms: Mapping[bytes, Any],
+    releases: Releases,
 ) -> Named:
     slip = openings.slips.get(line.access_id)
     if slip is not None:
@@ -226,6 +236,8 @@ def _named(
         labels=_labels(line, openings),
         consent_commit=None if basis is None else basis.doc_commit,
         consent_copy=None if card is None else card.document or card.dump(),
+        released=releases.told(line),
+        release=releases.of_line(line),
     )
 
 

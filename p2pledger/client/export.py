@@ -12,6 +12,7 @@ from typing import Any
 from p2pledger.chain.genesis import GENESIS_BYTES_MAX, Founding
 from p2pledger.client.verify import VerifiedLog, check_founding, check_line, check_log
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
+from p2pledger.health import release_log
 from p2pledger.health.log import LogLine
 from p2pledger.network.api import LogReply
 from p2pledger.primitives.codec import Record, decode, encode
@@ -36,11 +37,13 @@ class Export(Record, frozen=True):
     head: bytes | None
     proof: StateProof
     anchor: Anchor
+    releases: tuple[bytes, ...] = ()
 
 
 def of_reply(reply: LogReply, founding: Founding) -> Export:
     """What a file is made of. Lines after the checkpoint are not proven and stay out."""
-    return Export(encode(founding.signed), reply.pid, reply.height, reply.lines, reply.head, reply.proof, reply.anchor)
+    genesis, log = encode(founding.signed), (reply.pid, reply.height, reply.lines, reply.head)
+    return Export(genesis, *log, reply.proof, reply.anchor, reply.releases)
 
 
 def write_export(export: Export, chain: ChainId) -> bytes:
@@ -52,7 +55,8 @@ def write_export(export: Export, chain: ChainId) -> bytes:
 def verify_export(data: bytes, chain: ChainId) -> VerifiedLog:
     """What the file proves about a patient's log on the chain with this id; needs no node.
 
-    Raises ProofError that begins with the step which fails: text, genesis, anchor, state root, state proof, lines.
+    Raises ProofError that begins with the step which fails: text, genesis, anchor, state root, state proof, lines,
+    releases.
     """
     export = read_export(data)
     founding, log = _check(export, chain)
@@ -79,6 +83,7 @@ def read_export(data: bytes) -> Export:
             None if head is None else bytes.fromhex(head),
             decode(StateProof, bytes.fromhex(proof["state"]), _PART_BYTES_MAX),
             decode(Anchor, bytes.fromhex(proof["anchor"]), _PART_BYTES_MAX),
+            tuple(bytes.fromhex(report["bytes"]) for report in parts["releases"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidInput) as error:
         raise ProofError(f"text: not an export of an access log: {error}") from error
@@ -143,8 +148,8 @@ def _check(export: Export, chain: ChainId) -> tuple[Founding, VerifiedLog]:
     if len(export.genesis) > GENESIS_BYTES_MAX:
         raise ProofError(f"genesis: {len(export.genesis)} bytes, the limit is {GENESIS_BYTES_MAX}")
     founding = check_founding(export.genesis, chain)
-    log = check_log(founding, export.pid, export.height, export.lines, export.head, export.proof, export.anchor)
-    return founding, log
+    proven = (export.head, export.proof, export.anchor)
+    return founding, check_log(founding, export.pid, export.height, export.lines, *proven, export.releases)
 
 
 def _dump(export: Export, founding: Founding, log: VerifiedLog) -> bytes:
@@ -159,9 +164,10 @@ def _dump(export: Export, founding: Founding, log: VerifiedLog) -> bytes:
         "pid": export.pid.hex(),
         "height": export.height,
         "lines": [
-            {"reads": _readable(line, names), "bytes": data.hex()}
+            {"reads": {**_readable(line, names), "keys released": log.released.told(line)}, "bytes": data.hex()}
             for line, data in zip(log.lines, export.lines, strict=True)
         ],
+        "releases": [{"reads": _reported(data), "bytes": data.hex()} for data in export.releases],
         "proof": {
             "head": None if export.head is None else export.head.hex(),
             "state": encode(export.proof).hex(),
@@ -189,6 +195,20 @@ def _readable(line: LogLine, names: Mapping[bytes, str]) -> dict[str, object]:
         "compartments": [handle.hex() for handle in line.compartments],
         "height": line.height,
         "transaction": line.transaction.hex(),
+        "access": line.access_id.hex(),
+    }
+
+
+def _reported(data: bytes) -> dict[str, object]:
+    """A report, checked already."""
+    line = release_log.decode_line(data)
+    return {
+        "number": line.sequence,
+        "when": _time(line.time_ms),
+        "validator": line.validator.hex(),
+        "access": line.access_id.hex(),
+        "records": line.records,
+        "height": line.height,
     }
 
 

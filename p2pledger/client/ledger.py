@@ -427,13 +427,16 @@ class LedgerClient:
     async def _whole_log(self, pid: bytes) -> LogReply:
         """All pages as one reply, with the proof of the last one; each from the first node whose page verifies."""
         lines: list[bytes] = []
+        releases: list[bytes] = []
         reached = EMPTY
         while True:
             check = partial(proven_page, self.founding, pid, reached)
-            reply, page = await self._ask(GetLog(_ID, pid, reached.count + 1), LogReply, check)
+            question = GetLog(_ID, pid, reached.count + 1, reached.releases + 1)
+            reply, page = await self._ask(question, LogReply, check)
             lines += reply.lines
+            releases += reply.releases
             if page.is_last:
-                return replace(reply, lines=tuple(lines))
+                return replace(reply, lines=tuple(lines), releases=tuple(releases))
             reached = page.reached
 
     async def state(self, key: bytes) -> tuple[Height, bytes | None]:

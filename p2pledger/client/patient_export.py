@@ -125,6 +125,7 @@ async def write_export(ledger: LedgerClient, folder: Path, pid: bytes, batches: 
             "pid": pid.hex(),
             "height": log.height,
             "lines": [line.hex() for line in log.lines],
+            "releases": [report.hex() for report in log.releases],
             "head": None if log.head is None else log.head.hex(),
             "state": encode(log.proof).hex(),
             "anchor": encode(log.anchor).hex(),

@@ -157,7 +157,8 @@ def _sections(accounting: Accounting) -> Iterator[_Section]:
 
 def _row(entry: Entry) -> tuple[str, ...]:
     recipient = entry.first.recipient if entry.address is None else f"{entry.first.recipient}\n{entry.address}"
-    what = [*entry.descriptions, *(f"- {record}" for record in entry.records)]
+    keys = f"keys released: {entry.released}"
+    what = [*entry.descriptions, *(f"- {record}" for record in entry.records), keys]
     why = [words.purpose(entry.first.line.purpose), f"basis: {entry.first.basis}", *entry.reasons]
     if entry.exemption is not None:
         why.append(f"EXEMPT: {entry.exemption}")
@@ -169,9 +170,10 @@ def _row(entry: Entry) -> tuple[str, ...]:
 
 def _notes(accounting: Accounting) -> Iterator[str]:
     yield (
-        "A disclosure is listed where the ledger permitted a reader of another organisation to read; the ledger does "
-        "not know whether every permitted record was opened. Requests that were denied disclosed nothing and are not "
-        "listed."
+        "A disclosure is listed where the ledger permitted a reader of another organisation to read, whether or not "
+        "keys were released. 'Keys released' is what the validators have reported of it, proven like the log; reports "
+        "follow a release, so the newest may be missing. Whether a released record was looked at, nobody knows. "
+        "Requests that were denied disclosed nothing and are not listed."
     )
     if accounting.has_part2:
         yield f"{PART2_NOTICE} ({PART2_NOTICE_REFERENCE})"

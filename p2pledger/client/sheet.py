@@ -11,6 +11,7 @@ from p2pledger.client.times import instant
 COLUMNS = (
     *("line", "when", "recipient", "organisation", "person", "key", "purpose", "decision", "basis", "description"),
     *("records", "reason", "labels", "exempt", "consent", "part2_notice", "height", "transaction", "access"),
+    *("released", "released_records", "released_by", "first_reported"),
 )
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -47,7 +48,19 @@ def _values(row: Named) -> list[object]:
         line.height,
         line.transaction.hex(),
         line.access_id.hex(),
+        *_released(row),
     ]
+
+
+def _released(row: Named) -> list[object]:
+    """Whether, of how many records, by how many validators, and when the first of them said so."""
+    found = row.release
+    if found is None:
+        return [None] * 4
+    if found.first_ms is None:
+        return [row.released, 0, f"0 of {found.of}", None]
+    by = f"{found.validators} of {found.of}"
+    return [found.verdict, found.records, by, instant(found.first_ms)]
 
 
 def _cell(value: object) -> str:

@@ -11,7 +11,8 @@ any member. Everything else is in the folder, and is believed only as far as it 
 3. headers are linked by their hashes, and a quorum of the founders' validators has signed the last one,
 4. the header holds a root of the state, which holds each batch of records and the end of the access log,
 5. each record's bytes are those that its custodian committed to when it was taken in, in a batch of this patient,
-6. the access log has all lines up to its end, each naming the hash of the one before.
+6. the access log has all lines up to its end, each naming the hash of the one before; so do the validators' reports on
+   keys that they have released.
 
 With --log the access log is printed. That the folder has all batches of the patient it does not show. Needs Python 3.11
 and PyNaCl (pip install pynacl) for the signatures, nothing else.
@@ -293,8 +294,8 @@ class Lines:
         demand(unproven == 0, f"{unproven} lines of records that nothing was proven about")
 
 
-def check_log(founding: Founding, pid: bytes, log: Any) -> list[Any]:
-    """Step 6: all lines up to the proven end."""
+def check_log(founding: Founding, pid: bytes, log: Any) -> tuple[list[Any], list[Any]]:
+    """Step 6: all lines up to the proven end, and all reports about released keys."""
     head = None if log["head"] is None else bytes.fromhex(log["head"])
     founding.has(b"\x50" + pid, head, log["height"], bytes.fromhex(log["state"]), bytes.fromhex(log["anchor"]))
     previous, found = bytes(32), []
@@ -303,17 +304,31 @@ def check_log(founding: Founding, pid: bytes, log: Any) -> list[Any]:
         demand(line[:3] == [pid, number, previous], f"line {number} of the access log does not follow")
         previous = tagged(b"p2pl/log-line/1", pack(line))
         found.append(line)
-    end = [0, bytes(32)] if head is None else unpack(head)
-    demand(end == [len(found), previous], "the access log ends elsewhere than the chain says")
-    return found
+    end = [0, bytes(32), 0, bytes(32)] if head is None else unpack(head)
+    demand(end[:2] == [len(found), previous], "the access log ends elsewhere than the chain says")
+    previous, reports = bytes(32), []
+    for number, text in enumerate(log["releases"], start=1):
+        report = unpack(bytes.fromhex(text))
+        demand(report[:3] == [pid, number, previous], f"report {number} about released keys does not follow")
+        previous = tagged(b"p2pl/release-line/1", pack(report))
+        reports.append(report)
+    demand(end[2:] == [len(reports), previous], "the reports about released keys end elsewhere than the chain says")
+    return found, reports
 
 
-def print_log(founding: Founding, lines: list[Any]) -> None:
+def print_log(founding: Founding, lines: list[Any], reports: list[Any]) -> None:
+    validators: dict[bytes, set[bytes]] = {}
+    for report in reports:
+        validators.setdefault(report[5], set()).add(report[6])
     for line in lines:
+        count = len(validators.get(line[6], ()))
         when = datetime.fromtimestamp(line[4] // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
         who = founding.names.get(line[9], line[9].hex())
         answer = "ALLOWED" if line[11] == 0 else f"DENIED ({line[11]})"
-        print(f"{line[1]:>5}  {when}  {who}  {line[10]}  {answer}  basis {line[12]}  {line[16]} records")
+        print(
+            f"{line[1]:>5}  {when}  {who}  {line[10]}  {answer}  basis {line[12]}  {line[16]} records  "
+            f"keys released by {count} of {len(founding.validators)} validators"
+        )
 
 
 def verify(folder: Path, chain: bytes, *, shows_log: bool) -> str:
@@ -327,9 +342,9 @@ def verify(folder: Path, chain: bytes, *, shows_log: bool) -> str:
     demand(log["pid"] == proofs["pid"], "the access log is of another patient")
     records = sum(check_batch(founding, pid, batch, lines) for batch in proofs["batches"])
     lines.check_all_used()
-    entries = check_log(founding, pid, log)
+    entries, reports = check_log(founding, pid, log)
     if shows_log:
-        print_log(founding, entries)
+        print_log(founding, entries, reports)
     absent = sum(len(batch["absent"]) for batch in proofs["batches"])
     return (
         f"verified: {records} records in {len(proofs['batches'])} batches of patient {proofs['pid']}, "

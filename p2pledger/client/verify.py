@@ -6,9 +6,13 @@ Pure. The steps are functions of their own, so that whoever doubts one can run t
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import Founding, SignedGenesis, parse_genesis
+from p2pledger.client.releases import NOTHING_RELEASED, Releases
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_anchor, check_receipt
+from p2pledger.health import release_log
 from p2pledger.health.events import AccessDecided, decode_event
 from p2pledger.health.keys import log_head
 from p2pledger.health.log import EMPTY, LogHead, LogLine, check_lines, decode_head, decode_line, line_hash
@@ -30,6 +34,8 @@ class VerifiedLog:
     lines: tuple[LogLine, ...]
     newer: tuple[LogLine, ...] = ()
     """Lines after the checkpoint, as the node says: linked to the proven ones, but more could have been left out."""
+    released: Releases = NOTHING_RELEASED
+    """What validators had reported by the checkpoint; as complete as the lines."""
 
 
 def check_founding(genesis: bytes, chain: ChainId) -> Founding:
@@ -79,6 +85,14 @@ def check_log_lines(pid: bytes, lines: Sequence[bytes], head: bytes | None) -> l
         raise ProofError(f"lines: {error}") from error
 
 
+def check_releases(pid: bytes, reports: Sequence[bytes], head: bytes | None) -> list[release_log.ReleaseLine]:
+    """The reports about released keys, if they are exactly those that lead to the head; raises ProofError."""
+    try:
+        return release_log.check_lines(pid, reports, EMPTY if head is None else decode_head(head))
+    except (ProofError, InvalidInput) as error:
+        raise ProofError(f"releases: {error}") from error
+
+
 def check_log(
     founding: Founding,
     pid: bytes,
@@ -87,11 +101,14 @@ def check_log(
     head: bytes | None,
     proof: StateProof,
     anchor: Anchor,
+    reports: Sequence[bytes] = (),
 ) -> VerifiedLog:
-    """All of it: quorum -> header -> state root -> head of the log -> lines. Raises ProofError naming the step."""
+    """All of it: quorum -> header -> state root -> head -> lines and reports. Raises ProofError naming the step."""
     header = check_final(anchor, founding)
     check_value(proof, log_head(pid), head, state_root_at(header, height))
-    return VerifiedLog(pid, height, header.time_ms, tuple(check_log_lines(pid, lines, head)))
+    checked = tuple(check_log_lines(pid, lines, head))
+    released = Releases.of_lines(check_releases(pid, reports, head), founding.validators)
+    return VerifiedLog(pid, height, header.time_ms, checked, released=released)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +116,7 @@ class LogPage:
     """What a reply shows of a log that may be longer than a reply."""
 
     reached: LogHead
-    """Where the log stands after the page's last line."""
+    """Where the log stands after the page's last line and report."""
     is_last: bool
     """Whether that is its proven head."""
 
@@ -117,15 +134,30 @@ def check_log_page(reply: LogReply, founding: Founding, pid: bytes, after: LogHe
         head = EMPTY if reply.head is None else decode_head(reply.head)
         reached = after
         if reply.lines:
-            reached = LogHead(after.count + len(reply.lines), line_hash(decode_line(reply.lines[-1])))
+            end = after.count + len(reply.lines)
+            reached = replace(reached, count=end, hash=line_hash(decode_line(reply.lines[-1])))
             check_lines(pid, reply.lines, reached, after)
+        if reply.releases:
+            last = release_log.line_hash(release_log.decode_line(reply.releases[-1]))
+            reached = replace(reached, releases=after.releases + len(reply.releases), releases_hash=last)
+            release_log.check_lines(pid, reply.releases, reached, after)
     except (ProofError, InvalidInput) as error:
         raise ProofError(f"lines: {error}") from error
-    if reached.count == head.count and reached.hash == head.hash:
+    if reached == head:
         return LogPage(reached, True)
-    if reached.count >= head.count or not reply.lines:
-        raise ProofError(f"lines: they end at line {reached.count}, the proven head at line {head.count}")
+    if reached == after or not _is_before(reached, head):
+        raise ProofError(
+            f"lines: they end at line {reached.count}, the proven head at line {head.count}; "
+            f"at report {reached.releases} about released keys, the head at report {head.releases}"
+        )
     return LogPage(reached, False)
+
+
+def _is_before(reached: LogHead, head: LogHead) -> bool:
+    """Whether both chains may still lead to the head: each ends below it, or is it."""
+    lines = reached.count < head.count or (reached.count, reached.hash) == (head.count, head.hash)
+    ended = (reached.releases, reached.releases_hash) == (head.releases, head.releases_hash)
+    return lines and (reached.releases < head.releases or ended)
 
 
 def check_line(founding: Founding, pid: bytes, sequence: int, line: bytes, evidence: ReceiptEvidence) -> LogLine:
@@ -152,9 +184,9 @@ def check_log_reply(reply: LogReply, founding: Founding, pid: bytes) -> Verified
     """A node's answer about a log, with the newer lines linked to the proven ones; raises ProofError."""
     if reply.pid != pid:
         raise ProofError(f"lines: the answer is about {reply.pid.hex()}, asked was {pid.hex()}")
-    log = check_log(founding, pid, reply.height, reply.lines, reply.head, reply.proof, reply.anchor)
+    log = check_log(founding, pid, reply.height, reply.lines, reply.head, reply.proof, reply.anchor, reply.releases)
     newer = _check_newer(pid, reply.newer, log.lines)
-    return VerifiedLog(pid, log.height, log.proven_ms, log.lines, tuple(newer))
+    return VerifiedLog(pid, log.height, log.proven_ms, log.lines, tuple(newer), log.released)
 
 
 def _check_newer(pid: bytes, newer: Sequence[bytes], proven: Sequence[LogLine]) -> list[LogLine]:

@@ -25,8 +25,9 @@
 | 0x44   | did (16)                          | Rate                                              |
 | 0x45   | account key (32)                  | Refusals in a window                              |
 | 0x46   | organisation (16)                 | OfflineHead: its anchored emergency openings      |
-| 0x50   | pid (16)                          | LogHead: count and hash of the last line          |
+| 0x50   | pid (16)                          | LogHead: counts and hashes of the last lines      |
 | 0x51   | pid (16) ‖ sequence (8, BE)       | LogLine, as hashed                                |
+| 0x52   | pid (16) ‖ sequence (8, BE)       | ReleaseLine: a report about its keys, as hashed   |
 | 0x60   | number (8, BE)                    | Approved: a pruning                               |
 | 0x61   | –                                 | how many prunings were approved                   |
 | 0x70   | key epoch (8) ‖ share epoch (8)   | Ceremony: the newest attempt at this sharing      |
@@ -77,6 +78,7 @@ REFUSALS = b"\x45"
 OFFLINE_HEAD = b"\x46"
 LOG_HEAD = b"\x50"
 LOG_LINE = b"\x51"
+RELEASE_LINE = b"\x52"
 PRUNING = b"\x60"
 PRUNING_COUNT = b"\x61"
 CEREMONY = b"\x70"
@@ -228,6 +230,15 @@ def log_lines(pid: bytes) -> bytes:
 
 def log_line(pid: bytes, sequence: int) -> bytes:
     return log_lines(pid) + log_sequence(sequence)
+
+
+def release_lines(pid: bytes) -> bytes:
+    """The prefix of all reports about released keys to a patient's records."""
+    return RELEASE_LINE + pid
+
+
+def release_line(pid: bytes, sequence: int) -> bytes:
+    return release_lines(pid) + log_sequence(sequence)
 
 
 def log_sequence(sequence: int) -> bytes:

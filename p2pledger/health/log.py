@@ -1,10 +1,13 @@
 """A patient's access log: one line a decision, each naming the hash of the one before.
 
 The head, which stands in the state under its own key, has the count and the last hash. Who holds the lines and a
-proof of the head knows that none is missing, added or changed up to the height of the proof.
+proof of the head knows that none is missing, added or changed up to the height of the proof. The same head ends a
+second chain of lines: what validators report of the keys that they have released for these accesses (`release_log`).
 """
 
 from collections.abc import Iterator, Sequence
+
+from msgspec.structs import replace
 
 from p2pledger.health import keys
 from p2pledger.health.events import BasisKind
@@ -57,6 +60,10 @@ class LogHead(Record, frozen=True):
     count: U64
     hash: Bytes32
     """Of the last line; zeros where there is none."""
+    releases: U64 = 0
+    """How many lines the reports about released keys have (`release_log`)."""
+    releases_hash: Bytes32 = bytes(32)
+    """Of the last one of them."""
 
 
 EMPTY = LogHead(0, bytes(32))
@@ -77,10 +84,8 @@ def append(line: LogLine, state: StateView) -> dict[bytes, bytes | None]:
     """The writes that add `line`; it must follow the head."""
     before = head(line.pid, state)
     assert (line.sequence, line.previous) == (before.count + 1, before.hash), "a log line must follow the last one"
-    return {
-        keys.log_line(line.pid, line.sequence): encode(line),
-        keys.log_head(line.pid): encode(LogHead(line.sequence, line_hash(line))),
-    }
+    after = replace(before, count=line.sequence, hash=line_hash(line))
+    return {keys.log_line(line.pid, line.sequence): encode(line), keys.log_head(line.pid): encode(after)}
 
 
 def lines(pid: bytes, state: StateView, first: int = 1, last: int | None = None) -> list[bytes]:

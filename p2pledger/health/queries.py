@@ -2,7 +2,7 @@
 
 from itertools import islice
 
-from p2pledger.health import break_glass, directory, erasure, guardian_state, keys, log, records, recovery
+from p2pledger.health import break_glass, directory, erasure, guardian_state, keys, log, records, recovery, release_log
 from p2pledger.health.guardian_operations import guardian_commit
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.ids import AccountKey, Bytes16
@@ -170,6 +170,11 @@ def log_lines(pid: bytes, state: StateView, first: int = 1, last: int | None = N
 def log_page(pid: bytes, state: StateView, first: int, bytes_max: int) -> tuple[bytes, ...]:
     """The lines from `first` on that fit into so many bytes; at least one where there is one."""
     return tuple(log.page(pid, state, first, bytes_max))
+
+
+def release_page(pid: bytes, state: StateView, first: int, bytes_max: int) -> tuple[bytes, ...]:
+    """The reports about released keys from `first` on that fit; at least one where there is one."""
+    return tuple(release_log.page(pid, state, first, log.head(pid, state).releases, bytes_max))
 
 
 def log_line(pid: bytes, sequence: int, state: StateView) -> bytes | None:

@@ -1,15 +1,16 @@
 """What validators report of the shares they have released, so that a patient's accounting knows what was really opened.
 
 A report is a validator's word about itself: it can hide releases, but only its own, and t − 1 honest ones report the
-same access. Reports are sent in batches, after the fact; a release never waits for them. `unreported` is what a node
-owes the chain, and what an audit of its written entries must find empty in the end (I-9).
+same access. Each becomes a line that the patient can have proven (`release_log`, F-08). Reports are sent in batches,
+after the fact; a release never waits for them. `unreported` is what a node owes the chain, and what an audit of its
+written entries must find empty in the end (I-9).
 """
 
 from collections.abc import Mapping
 
 from p2pledger.execution import seats
 from p2pledger.execution.contract import Call, Outcome
-from p2pledger.health import access, keys, recovery_release
+from p2pledger.health import access, keys, log, recovery_release, release_log
 from p2pledger.health.events import SharesReleased
 from p2pledger.health.release_operations import Released, ReleaseReceipt
 from p2pledger.health.vocabulary import Count
@@ -37,6 +38,7 @@ def report(operation: ReleaseReceipt, call: Call, state: StateView) -> Outcome:
     if validator is None:
         raise Refused(Code.E_ROLE)
     writes: dict[bytes, bytes | None] = {}
+    heads: dict[Bytes16, log.LogHead] = {}
     events = []
     for released in operation.releases:
         key = keys.released(released.access_id, validator)
@@ -47,6 +49,19 @@ def report(operation: ReleaseReceipt, call: Call, state: StateView) -> Outcome:
         if before is not None and decode_reported(before).records >= released.records:
             raise Refused(Code.E_DUP)
         writes[key] = encode(Reported(released.records, call.height))
+        head = heads[pid] if pid in heads else log.head(pid, state)
+        line = release_log.ReleaseLine(
+            pid=pid,
+            sequence=head.releases + 1,
+            previous=head.releases_hash,
+            height=call.height,
+            time_ms=call.time_ms,
+            access_id=released.access_id,
+            validator=validator,
+            records=released.records,
+        )
+        added, heads[pid] = release_log.append(line, head)
+        writes |= added
         events.append(encode(SharesReleased(released.access_id, pid, validator, released.records)))
     return Outcome(writes, events)
 

@@ -98,6 +98,8 @@ class GetLog(Record, frozen=True, tag=15):
     pid: Bytes16
     first: LineNumber = 1
     """The first line wanted. A long log comes in pages: who got 1 to n asks for n + 1."""
+    first_release: LineNumber = 1
+    """The first report about released keys that is wanted."""
 
 
 class GetAccount(Record, frozen=True, tag=16):
@@ -351,6 +353,8 @@ class LogReply(Record, frozen=True, tag=36):
     anchor: Anchor
     newer: tuple[bytes, ...]
     """Lines after the checkpoint: chained, not yet proven complete. With the last page only."""
+    releases: tuple[bytes, ...] = ()
+    """Reports about released keys from the wanted one on, chained up to the same head; after the last line only."""
 
 
 class AccountReply(Record, frozen=True, tag=37):

@@ -376,11 +376,13 @@ class Server:
             reached = request.first - 1 + len(lines)
             is_last = reached >= queries.log_head(request.pid, snapshot).count
             room = self.log_page_bytes - sum(map(len, lines)) if is_last else 0
+            releases = queries.release_page(request.pid, snapshot, request.first_release, room) if room > 0 else ()
+            room -= sum(map(len, releases))
             state = self.engine.executor.state
             newer = queries.log_page(request.pid, state, reached + 1, room) if room > 0 else ()
             proof = tree.prove(snapshot.tree, key)
             return api.LogReply(
-                request.id, request.pid, snapshot.height, lines, snapshot.get(key), proof, anchor, newer
+                request.id, request.pid, snapshot.height, lines, snapshot.get(key), proof, anchor, newer, releases
             )
         finally:
             snapshot.close()

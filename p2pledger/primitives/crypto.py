@@ -38,6 +38,7 @@ class Domain(Enum):
     ACCESS_POP = b"p2pl/access-pop/1"
     IDENTITY_POP = b"p2pl/identity-pop/1"
     LOG_LINE = b"p2pl/log-line/1"
+    RELEASE_LINE = b"p2pl/release-line/1"
     ACTOR = b"p2pl/actor/1"
     CREDENTIAL = b"p2pl/credential/1"
     RECORD_COMMITMENT = b"p2pl/c1"

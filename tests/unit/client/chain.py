@@ -137,8 +137,11 @@ class Chain(World):
         )
         return LineReply(0, data, self.evidence(executed))
 
-    def log_reply(self, pid: bytes, first: int = 1, bytes_max: int = 2**30) -> LogReply:
-        """The log up to the last but one height, from a line on; call it after `tick`."""
+    def log_reply(self, pid: bytes, first: int = 1, bytes_max: int = 2**30, first_release: int = 1) -> LogReply:
+        """The log up to the last but one height, from a line and a report on; call it after `tick`."""
         proven = self.state_reply(queries.log_head_key(pid))
         lines = queries.log_page(pid, self.state, first, bytes_max)
-        return LogReply(0, pid, proven.height, lines, proven.value, proven.proof, proven.anchor, ())
+        is_last = first - 1 + len(lines) >= queries.log_head(pid, self.state).count
+        room = bytes_max - sum(map(len, lines)) if is_last else 0
+        releases = queries.release_page(pid, self.state, first_release, room) if room > 0 else ()
+        return LogReply(0, pid, proven.height, lines, proven.value, proven.proof, proven.anchor, (), releases)

@@ -110,7 +110,8 @@ class HonestNode:
             case GetLog():
                 if not queries.may_see_patient(session.account, request.pid, chain.state):
                     raise Rejected(Code.E_ROLE, "not your log")
-                return replace(chain.log_reply(request.pid, request.first, self.page_bytes), id=request.id)
+                page = chain.log_reply(request.pid, request.first, self.page_bytes, request.first_release)
+                return replace(page, id=request.id)
             case GetLine():
                 return replace(chain.line_reply(request.pid, request.sequence), id=request.id)
             case GetOrganisations():

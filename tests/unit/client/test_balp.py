@@ -229,6 +229,14 @@ def test_a_disclosure_under_part_2_carries_consent_copy_and_notice() -> None:
     assert all("detail" not in entity for event in audit_events(plain, CHAIN) for entity in event["entity"])
 
 
+def test_each_event_says_whether_keys_were_released() -> None:
+    """F-08: BALP has no element for it, so it stands with height, transaction and line."""
+    for row, said in ((rows_of(line())[0], "no"), (rows_of(line(decision=int(Code.E_SCOPE)))[0], "-")):
+        for event in audit_events(row, CHAIN):
+            told = {part["url"]: part for part in event["extension"][0]["extension"]}
+            assert told["keys-released"]["valueString"] == said
+
+
 def test_opened_records_are_named() -> None:
     """F-08: the record list opened from its commitment."""
     (row,) = rows_of(line(), slips=[slip()])

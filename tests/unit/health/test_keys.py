@@ -31,6 +31,7 @@ def test_a_key_is_its_prefix_and_what_it_is_about() -> None:
     assert keys.refusals(ACCOUNT) == b"\x45" + ACCOUNT
     assert keys.log_head(A) == b"\x50" + A
     assert keys.log_line(A, 258) == b"\x51" + A + bytes(6) + b"\x01\x02"
+    assert keys.release_line(A, 258) == b"\x52" + A + bytes(6) + b"\x01\x02"
 
 
 def test_what_belongs_together_has_a_common_prefix() -> None:

@@ -20,6 +20,7 @@ from p2pledger.health import (
     proxies,
     records,
     release,
+    release_log,
     release_receipts,
     rules,
 )
@@ -44,17 +45,8 @@ STATE = (directory.Organisation, directory.Identity, directory.Credential, direc
 CEREMONIES = (Ceremony, Deal, JointKey, joint_key.ActiveKey, release.ReleaseEntry, release_receipts.Reported)
 CONSENT = (consent.Consent, proxies.Proxy, proxies.Deceased, break_glass.BrokenGlass, rules.Rules)
 DEPOSITS = (deposits.Announced, deposits.DepositTable, deposits.Deposited)
-STATE_AND_LOG = (
-    *STATE,
-    *CONSENT,
-    access.Access,
-    records.Batch,
-    log.LogLine,
-    log.LogHead,
-    Caught,
-    *CEREMONIES,
-    *DEPOSITS,
-)
+LOG = (log.LogLine, log.LogHead, release_log.ReleaseLine)
+STATE_AND_LOG = (*STATE, *CONSENT, access.Access, records.Batch, *LOG, Caught, *CEREMONIES, *DEPOSITS)
 
 
 def _free_fields(kind: inspect.Type, path: str) -> list[str]:

@@ -113,7 +113,7 @@ def test_nothing_after_the_consent_was_revoked(chart: Chart) -> None:
 
 
 def test_nothing_after_the_requests_own_end(chart: Chart) -> None:
-    """I-2: whatever the consent says."""
+    """I-2, F-10: whatever the consent says; and with a reader's stolen key nobody gets anything then."""
     end = chart.world.now_ms + HOUR_MS
     request = chart.allow(0, not_after_ms=end)
     drift_ms = chart.moment().drift_ms
