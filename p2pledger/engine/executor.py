@@ -66,9 +66,7 @@ class Executor:
         self._tree: dict[bytes, bytes | None] = {}
         self._tree_frozen: dict[bytes, bytes | None] = {}
         self._nodes: tree.Nodes | None = None
-        """Of the tree as it stands at the last checkpoint; None before the first one since the start."""
-        self._dirty: dict[bytes, bytes | None] = {}
-        """State keys changed since the tree was last brought up to date."""
+        """Of the tree as it stands at the last checkpoint, and what has changed since; None before the first block."""
         self._since = _Since()
         self._frozen = _Since()
         self._flushing: Height | None = None
@@ -171,7 +169,7 @@ class Executor:
         self.compare(header)
         effects = execute_block(self._application, self._founding.chain, header, bodies, self._overlay)
         self._overlay.apply(effects.writes)
-        self._dirty.update(effects.writes)
+        self._tree_nodes().note(effects.writes)
         self._since.receipts += effects.receipts
         self._since.keys += effects.receipt_keys
         self._since.leaves[header.height] = effects.leaves
@@ -198,20 +196,20 @@ class Executor:
                 raise WrongRoot(header, "state", state_root.height, state_root.root, own)
 
     def _update_tree(self, height: Height) -> None:
-        if self._nodes is None:
-            self._nodes = tree.Nodes(self._read_tree)
-        root, writes = self._nodes.update(self._read_tree, self._dirty)
-        self._dirty = {}
+        root, writes = self._tree_nodes().settle(self._read_tree)
         self._tree.update(writes)
         self._tree[_root_key(height)] = root
         self.state_roots[height] = root
         self.checkpoint = height
 
-    def learn_tree(self) -> None:
-        """Read the tree of the last checkpoint before there is work, so that the first one to come need not."""
+    def _tree_nodes(self) -> tree.Nodes:
         if self._nodes is None:
             self._nodes = tree.Nodes(self._read_tree)
-        self._nodes.learn(self._read_tree)
+        return self._nodes
+
+    def learn_tree(self) -> None:
+        """Read the tree of the last checkpoint before there is work, so that the first one to come need not."""
+        self._tree_nodes().learn(self._read_tree)
 
     def _read_tree(self, key: bytes) -> bytes | None:
         for layer in (self._tree, self._tree_frozen):

@@ -4,29 +4,35 @@
 spreads them evenly, so a proof is one bucket and 16 siblings whatever the keys look like, and absence is shown by
 a complete bucket without the key. The tree holds no state: its records are kept by whoever keeps the state.
 
-Records: `b"b" ‖ bucket` is the bucket's sorted (key hash ‖ value hash) pairs; `b"n" ‖ level ‖ index` is a node of
-the levels 4 to 16, level 0 being the buckets' hashes and level 16 the root. What is empty has no record: docs/state.md.
+Records: `b"b" ‖ bucket` is the bucket's sorted (key hash ‖ value hash) pairs; `b"n" ‖ level ‖ row` is a row of
+neighbouring nodes of level 4 or 8, level 0 being the buckets' hashes and level 16 the root. The other levels are made
+from these. What is empty has no record: docs/state.md.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Annotated, TypeAlias
 
 from msgspec import Meta
 
 from p2pledger.primitives import merkle
 from p2pledger.primitives.codec import Record
-from p2pledger.primitives.crypto import Domain, tagged_hash
+from p2pledger.primitives.crypto import Domain, hash_prefix
 from p2pledger.primitives.errors import ProofError
 from p2pledger.primitives.ids import Bytes32
 
 LEVELS = 16
 """Of the binary tree; 2^16 buckets hold 150 keys each at ten million keys, a proof of 10 KB."""
 PAIR_BYTES = 64
-STORED_FROM = 4
+GROUP = 4
 """The lowest level whose nodes are stored. Those below are most of all nodes, change with nearly every bucket, and are
 made from sixteen buckets when a proof needs them."""
+TOP = 8
+ROWS = {GROUP: 16, TOP: 256}
+"""By stored level, how many nodes stand in one record. A checkpoint changes most nodes of either, so a record for each
+would be a write for every transaction; the levels between and above cost a proof 264 hashes."""
 
 Read: TypeAlias = Callable[[bytes], bytes | None]
 """Reads a record of the tree."""
@@ -52,9 +58,12 @@ EMPTY = _empty_hashes()
 """Per level, the hash of a node with nothing below it; EMPTY[16] is the root of the empty state."""
 
 
+_KEY_PREFIX = hash_prefix(Domain.STATE_KEY)
+
+
 def key_hash(key: bytes) -> bytes:
     """Where a key stands in the tree; its first 16 bits are its bucket."""
-    return tagged_hash(Domain.STATE_KEY, key)
+    return sha256(_KEY_PREFIX + key).digest()
 
 
 def value_hash(value: bytes) -> bytes:
@@ -68,53 +77,71 @@ def bucket_hash(record: bytes) -> bytes:
 
 
 def update(read: Read, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, dict[bytes, bytes | None]]:
-    """As `Nodes.update`, for a tree that is changed once."""
-    return Nodes(read).update(read, changes)
+    """The root after `changes` (state key to new value, None deletes), and the records that change with it."""
+    nodes = Nodes(read)
+    nodes.note(changes)
+    return nodes.settle(read)
 
 
 class Nodes:
-    """The hashes of all buckets and inner nodes, 4 MB: what changes together is hashed together, and little is read.
+    """The hashes of all buckets and inner nodes, at most 12 MB: what changes together is hashed together.
 
     Goes with one tree through all its changes.
     """
 
     def __init__(self, read: Read) -> None:
         """`read` sees the stored tree."""
-        self._levels = [bytearray(EMPTY[level] * 2 ** (LEVELS - level)) for level in range(LEVELS + 1)]
-        self._is_known = bytearray(2**LEVELS >> STORED_FROM)
+        self._levels = [[EMPTY[level]] * 2 ** (LEVELS - level) for level in range(LEVELS + 1)]
+        self._is_known = bytearray(2**LEVELS >> GROUP)
         """By group of buckets below a stored node: whether they were read. A new tree has nothing to read."""
-        if read(_node_key(LEVELS, 0)) is None:
+        self._noted: dict[bytes, bytes | None] = {}
+        """Key hash to value hash, or None, of what has changed since the tree was settled."""
+        if read(_row_key(TOP, 0)) is None:
             self._is_known[:] = bytes([1]) * len(self._is_known)
             return
-        for level in range(STORED_FROM, LEVELS + 1):
-            self._levels[level][:] = b"".join(_node(read, level, index) for index in range(2 ** (LEVELS - level)))
+        rows = range(len(self._is_known) // ROWS[GROUP])
+        self._levels[GROUP] = [node for row in rows for node in _row(read, GROUP, row)]
+        for level in range(GROUP + 1, LEVELS + 1):
+            self._hash_level(level, range(2 ** (LEVELS - level)))
 
-    def update(self, read: Read, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, dict[bytes, bytes | None]]:
-        """The root after `changes` (state key to new value, None deletes), and the records that change with it.
+    def note(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """State keys and their new values, None for one that is gone. Hashed at once: less is left for `settle`."""
+        noted = self._noted
+        for key, value in changes.items():
+            noted[sha256(_KEY_PREFIX + key).digest()] = None if value is None else sha256(value).digest()
+
+    def settle(self, read: Read) -> tuple[bytes, dict[bytes, bytes | None]]:
+        """The root after all that was noted, and the records that change with it.
 
         `read` sees the tree's records as they were; the caller stores the new ones together with the state.
         """
+        noted, self._noted = self._noted, {}
         writes: dict[bytes, bytes | None] = {}
         changed: set[int] = set()
-        for bucket, pairs in _by_bucket(changes).items():
-            if not self._is_known[bucket >> STORED_FROM]:
-                self._learn(read, bucket >> STORED_FROM)
-            key = _bucket_key(bucket)
-            old = read(key) or b""
-            new = _changed(old, pairs)
-            if new != old:
-                writes[key] = new or None
-                self._levels[0][32 * bucket : 32 * bucket + 32] = bucket_hash(new)
+        hashes = self._levels[0]
+        for prefix, group in groupby(sorted(noted), key=_bucket_prefix):
+            bucket = int.from_bytes(prefix, "big")
+            if not self._is_known[bucket >> GROUP]:
+                self._learn(read, bucket >> GROUP)
+            record = read(b"b" + prefix) or b""
+            for hashed in group:
+                record = _changed(record, hashed, noted[hashed])
+            digest = bucket_hash(record)
+            if hashes[bucket] != digest:
+                hashes[bucket] = digest
+                writes[b"b" + prefix] = record or None
                 changed.add(bucket)
         for level in range(1, LEVELS + 1):
             changed = {index >> 1 for index in changed}
             self._hash_level(level, changed)
-            if level >= STORED_FROM:
-                own = self._levels[level]
-                for index in changed:
-                    value = bytes(own[32 * index : 32 * index + 32])
-                    writes[_node_key(level, index)] = None if value == EMPTY[level] else value
-        return bytes(self._levels[LEVELS]), writes
+            if level in ROWS:
+                writes |= self._rows(level, {index // ROWS[level] for index in changed})
+        return self._levels[LEVELS][0], writes
+
+    def _rows(self, level: int, rows: Iterable[int]) -> dict[bytes, bytes | None]:
+        size, nodes = ROWS[level], self._levels[level]
+        found = {row: b"".join(nodes[size * row : size * row + size]) for row in rows}
+        return {_row_key(level, row): None if value == EMPTY[level] * size else value for row, value in found.items()}
 
     def learn(self, read: Read) -> None:
         """Read every bucket now rather than when it changes."""
@@ -126,39 +153,38 @@ class Nodes:
         """Anew from the level below: two siblings stand side by side there."""
         below, own = self._levels[level - 1], self._levels[level]
         for index in indexes:
-            own[32 * index : 32 * index + 32] = sha256(b"\x01" + below[64 * index : 64 * index + 64]).digest()
+            own[index] = sha256(b"\x01" + below[2 * index] + below[2 * index + 1]).digest()
 
     def _learn(self, read: Read, group: int) -> None:
         """The levels that are not stored, from the buckets."""
-        first, size = group << STORED_FROM, 1 << STORED_FROM
+        first, size = group << GROUP, 1 << GROUP
         self._is_known[group] = 1
-        if self._levels[STORED_FROM][32 * group : 32 * group + 32] == EMPTY[STORED_FROM]:
+        if self._levels[GROUP][group] == EMPTY[GROUP]:
             return
         for bucket in range(first, first + size):
             record = read(_bucket_key(bucket))
             if record:
-                self._levels[0][32 * bucket : 32 * bucket + 32] = bucket_hash(record)
-        for level in range(1, STORED_FROM):
+                self._levels[0][bucket] = bucket_hash(record)
+        for level in range(1, GROUP):
             self._hash_level(level, range(first >> level, (first + size) >> level))
 
 
-def _by_bucket(changes: Mapping[bytes, bytes | None]) -> dict[int, dict[bytes, bytes | None]]:
-    buckets: dict[int, dict[bytes, bytes | None]] = {}
-    for key, value in changes.items():
-        hashed = key_hash(key)
-        buckets.setdefault(_bucket_of(hashed), {})[hashed] = None if value is None else sha256(value).digest()
-    return buckets
+def _bucket_prefix(hashed: bytes) -> bytes:
+    return hashed[:2]
 
 
-def _changed(old: bytes, pairs: Mapping[bytes, bytes | None]) -> bytes:
-    """The bucket record after these pairs of hashes were set or removed."""
-    kept: dict[bytes, bytes | None] = {**_as_dict(old), **pairs}
-    return b"".join(hashed + value for hashed in sorted(kept) if (value := kept[hashed]) is not None)
+def _changed(record: bytes, hashed: bytes, value: bytes | None) -> bytes:
+    """The bucket record after this pair of hashes was set or removed."""
+    place = PAIR_BYTES * bisect_left(
+        range(len(record) // PAIR_BYTES), hashed, key=lambda pair: record[PAIR_BYTES * pair : PAIR_BYTES * pair + 32]
+    )
+    after = place + PAIR_BYTES if record[place : place + 32] == hashed else place
+    return record[:place] + (b"" if value is None else hashed + value) + record[after:]
 
 
 def root(read: Read) -> bytes:
     """The root of the stored tree."""
-    return _node(read, LEVELS, 0)
+    return merkle.root_of_hashes(_row(read, TOP, 0))
 
 
 def bucket_pairs(read: Read, hashed: bytes) -> dict[bytes, bytes]:
@@ -168,18 +194,19 @@ def bucket_pairs(read: Read, hashed: bytes) -> dict[bytes, bytes]:
 
 def rebuilt_root(read: Read) -> bytes:
     """The root computed from the buckets alone, in which no stored node has a say: for audits."""
-    level = [bucket_hash(read(_bucket_key(bucket)) or b"") for bucket in range(2**LEVELS)]
-    while len(level) > 1:
-        level = [merkle.node_hash(level[i], level[i + 1]) for i in range(0, len(level), 2)]
-    return level[0]
+    return merkle.root_of_hashes([bucket_hash(read(_bucket_key(bucket)) or b"") for bucket in range(2**LEVELS)])
 
 
 def prove(read: Read, key: bytes) -> StateProof:
     """The proof of what the stored tree says about a key, present or absent."""
     index = _bucket_of(key_hash(key))
     leaves = tuple((Bytes32(pair[:32]), Bytes32(pair[32:])) for pair in _pairs(read(_bucket_key(index)) or b""))
-    path = tuple(_node(read, level, (index >> level) ^ 1) for level in range(LEVELS))
-    return StateProof(leaves, path)
+    group, above = index >> GROUP, index >> TOP
+    around = range(group << GROUP, (group + 1) << GROUP)
+    path = merkle.inclusion_path([bucket_hash(read(_bucket_key(one)) or b"") for one in around], index & 15)
+    path += merkle.inclusion_path(_row(read, GROUP, above), group & 15)
+    path += merkle.inclusion_path(_row(read, TOP, 0), above)
+    return StateProof(leaves, tuple(Bytes32(node) for node in path))
 
 
 def check_state_proof(proof: StateProof, key: bytes, value: bytes | None, root: bytes) -> None:
@@ -224,17 +251,13 @@ def _bucket_key(bucket: int) -> bytes:
     return b"b" + bucket.to_bytes(2, "big")
 
 
-def _node_key(level: int, index: int) -> bytes:
-    return b"n" + bytes([level]) + index.to_bytes(2, "big")
+def _row_key(level: int, row: int) -> bytes:
+    return b"n" + bytes([level, row])
 
 
-def _node(read: Read, level: int, index: int) -> bytes:
-    """A node of the stored tree; those of the lowest levels are made from the buckets below them."""
-    if level >= STORED_FROM:
-        return read(_node_key(level, index)) or EMPTY[level]
-    if level == 0:
-        return bucket_hash(read(_bucket_key(index)) or b"")
-    return merkle.node_hash(_node(read, level - 1, 2 * index), _node(read, level - 1, 2 * index + 1))
+def _row(read: Read, level: int, row: int) -> list[bytes]:
+    nodes = read(_row_key(level, row)) or EMPTY[level] * ROWS[level]
+    return [nodes[start : start + 32] for start in range(0, len(nodes), 32)]
 
 
 def _pairs(record: bytes) -> list[bytes]:

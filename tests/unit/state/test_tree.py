@@ -125,10 +125,10 @@ def test_neighbours_in_one_bucket() -> None:
 
 
 def test_only_what_changes_is_written() -> None:
-    """One changed key: its bucket, and the 13 stored nodes from there to the root; nothing for no change."""
+    """One changed key: its bucket, its row of nodes and the row above; nothing for no change."""
     tree = Tree({b"%d" % number: b"1" for number in range(500)})
     _, writes = update(tree.records.get, {b"7": b"2"})
-    assert len(writes) == 14
+    assert len(writes) == 3
     assert update(tree.records.get, {b"7": b"1", b"absent": None}) == (tree.root, {})
 
 
@@ -143,8 +143,24 @@ def test_nodes_that_go_along_agree_with_nodes_that_are_read_again(
     for number, change in enumerate(changes):
         if number == at:
             nodes = Nodes(tree.records.get)
-        assert nodes.update(tree.records.get, change) == update(tree.records.get, change)
+        nodes.note(change)
+        assert nodes.settle(tree.records.get) == update(tree.records.get, change)
         tree.change(change)
+
+
+@settings(deadline=None, max_examples=30)
+@given(STATES, st.lists(CHANGES, max_size=4))
+def test_changes_that_are_noted_one_after_the_other_count_once(
+    state: dict[bytes, bytes], changes: list[dict[bytes, bytes | None]]
+) -> None:
+    """The blocks of an interval lead to the tree of the state after them, whatever a key was in between."""
+    tree = Tree(state)
+    nodes = Nodes(tree.records.get)
+    together: dict[bytes, bytes | None] = {}
+    for change in changes:
+        nodes.note(change)
+        together.update(change)
+    assert nodes.settle(tree.records.get) == update(tree.records.get, together)
 
 
 @settings(max_examples=60, deadline=None)
