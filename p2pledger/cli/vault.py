@@ -107,10 +107,14 @@ def list_(connection: Connection) -> None:
 @with_connection
 def audit(connection: Connection, sample: int) -> None:
     """Challenge our own store and every replica to prove that they hold random objects. Status 1: one did not."""
+    from p2pledger.cli.clock import now_ms
+    from p2pledger.node.vault import note_audit
+
     home = connection.home()
     ours = home_vault(connection, home)
     replicas = _replicas(connection)
     findings = _run(replicas.audit, ours.wanted(), sample)
+    note_audit(home, findings, now_ms())
     rows = [
         {
             "holder": one.holder,

@@ -9,7 +9,8 @@ Which records are meant is a salted commitment until the custodian accepts; see 
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import Literal
 
 from msgspec.structs import replace
@@ -160,6 +161,28 @@ def unfinished(state: StateView) -> Iterator[Erasure]:
         found = erasure_of(key[-16:], state)
         assert found is not None, "what is due is there"
         yield found
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What an organisation has to do about erasures."""
+
+    unfinished: int
+    """Of all organisations."""
+    overdue: int
+    """That it should have decided by now."""
+    uncertified: int
+    """Decided ones of which it has yet to certify that it has deleted everything."""
+
+
+def owed(organisation: bytes, time_ms: int, state: StateView, most: int) -> Owed:
+    """What is owed at this block time; of more than `most` that are not finished, the first due are counted."""
+    found = list(islice(unfinished(state), most))
+    return Owed(
+        len(found),
+        sum(one.decided is None and one.custodian == organisation and one.due_ms <= time_ms for one in found),
+        sum(one.decided is not None and organisation in one.missing for one in found),
+    )
 
 
 def holders_of(custodian: bytes, state: StateView) -> list[bytes]:

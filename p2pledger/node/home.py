@@ -109,6 +109,11 @@ class Layout:
         return self.root / "vault.lock"
 
     @property
+    def vault_audit(self) -> Path:
+        """What the last `vault audit` found."""
+        return self.root / "vault-audit.json"
+
+    @property
     def vault_ports(self) -> Path:
         return self.root / "vault-ports.json"
 

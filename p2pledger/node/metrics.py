@@ -86,6 +86,10 @@ class Metrics:
     sharing_share_epoch: Gauge
     sharing_holds_share: Gauge
 
+    erasure_unfinished: Gauge
+    erasure_overdue: Gauge
+    erasure_uncertified: Gauge
+
 
 def make_metrics(registry: CollectorRegistry | None = None) -> Metrics:
     """All metrics at zero, in a registry of their own, so that several nodes can live in one test process."""
@@ -168,4 +172,9 @@ def make_metrics(registry: CollectorRegistry | None = None) -> Metrics:
         sharing_key_epoch=gauge("sharing_key_epoch", "Newest key epoch with an active joint key; 0: none yet"),
         sharing_share_epoch=gauge("sharing_share_epoch", "Sharing of the newest joint key"),
         sharing_holds_share=gauge("sharing_holds_share", "1 while this validator holds its share of the newest key"),
+        erasure_unfinished=gauge("erasure_unfinished", "Requests for erasure that are not finished; of all custodians"),
+        erasure_overdue=gauge("erasure_overdue", "Requests for erasure that this house should have decided by now"),
+        erasure_uncertified=gauge(
+            "erasure_uncertified", "Decided erasures for which this house has not certified that all is deleted"
+        ),
     )

@@ -9,12 +9,18 @@ from prometheus_client import Counter
 from p2pledger import __version__
 from p2pledger.chain.block import PROTOCOL_VERSION
 from p2pledger.engine.engine import Engine
+from p2pledger.health import erasure
 from p2pledger.network.clients import ClientServer
 from p2pledger.network.peers import PeerLinks
 from p2pledger.node.home import Home
 from p2pledger.node.metrics import Metrics
 from p2pledger.node.ops import Facts
 from p2pledger.node.verifier import Verifier
+
+ERASURES_EVERY = 60
+"""Takes between two looks at the erasures: they have weeks, and the look takes time of the node's thread."""
+ERASURES_MAX = 1_000
+"""Counted at most, the first due first."""
 
 
 @dataclass
@@ -31,6 +37,7 @@ class Readings:
     """Of the driver, by phase."""
     _counted: dict[Counter, float] = field(default_factory=dict)
 
+    _takes: int = 0
     _links_needed: int = 0
     """Ourselves included: a quorum, or all that our settings name, where others carry our messages on."""
 
@@ -47,6 +54,9 @@ class Readings:
         self._read_network()
         self._read_stores()
         self._read_work()
+        if self._takes % ERASURES_EVERY == 0:
+            self._read_erasures()
+        self._takes += 1
         engine = self.engine
         recovery = engine.replica.recovery
         checks = {
@@ -101,6 +111,13 @@ class Readings:
             self._count(metrics.node_cpu_seconds[f"verify_{kind}"], spent_s)
         for phase, spent_s in self.driver_cpu_s.items():
             self._count(metrics.node_cpu_seconds[phase], spent_s)
+
+    def _read_erasures(self) -> None:
+        metrics, executor = self.metrics, self.engine.executor
+        owed = erasure.owed(self.home.card.organisation, executor.last.time_ms, executor.state, ERASURES_MAX)
+        metrics.erasure_unfinished.set(owed.unfinished)
+        metrics.erasure_overdue.set(owed.overdue)
+        metrics.erasure_uncertified.set(owed.uncertified)
 
     def _read_stores(self) -> None:
         data = self.home.data

@@ -7,9 +7,10 @@ node, with the same keys. It asks its own node before it hands anything to a rea
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import structlog
 import trio
@@ -38,8 +39,8 @@ from p2pledger.vault.bucket import BucketStore
 from p2pledger.vault.connection import VaultAddress
 from p2pledger.vault.copies import Copies
 from p2pledger.vault.objects import DirectoryStore, ObjectStore, Spoiled
-from p2pledger.vault.replicas import Replicas
-from p2pledger.vault.service import Caller, ServiceSettings, VaultService
+from p2pledger.vault.replicas import Finding, Replicas
+from p2pledger.vault.service import Caller, ServiceCounters, ServiceSettings, VaultService
 from p2pledger.vault.wire import Answer, FetchRecords, Question
 
 POST_EVERY_S = 0.5
@@ -144,7 +145,8 @@ class VaultProcess:
     async def run(self, *, task_status: trio.TaskStatus[dict[str, int]] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; reports the bound ports. Raises ConfigError, StoreError."""
         registry = CollectorRegistry()
-        registry.register(_Counters(self.service))
+        service = self.service
+        registry.register(VaultMetrics(service.counters, lambda: len(service.callers), self.home.layout.vault_audit))
         listen = self.home.config.vault_listen
         with OpsServer(self.home.config.vault_ops_listen, self.board, registry) as ops:
             async with trio.open_nursery() as nursery:
@@ -206,27 +208,53 @@ class VaultProcess:
         return usage.f_bavail * usage.f_frsize >> 20 >= self.home.config.node.free_mib_min
 
 
-class _Counters(Collector):
-    """The service's counters as metrics, read when they are asked for."""
+@dataclass(frozen=True, slots=True)
+class VaultMetrics(Collector):
+    """The service's counters and the last audit as metrics, read when they are asked for."""
 
-    def __init__(self, service: VaultService) -> None:
-        self._service = service
+    counters: ServiceCounters
+    callers: Callable[[], int]
+    audit: Path
 
     def collect(self) -> Iterator[Metric]:
-        counters = self._service.counters
-        for name in (field.name for field in fields(counters)):
+        for name in (field.name for field in fields(self.counters)):
             yield CounterMetricFamily(
-                f"p2pledger_vault_{name}", f"Vault service: {name.replace('_', ' ')}.", value=getattr(counters, name)
+                f"p2pledger_vault_{name}",
+                f"Vault service: {name.replace('_', ' ')}.",
+                value=getattr(self.counters, name),
             )
+        yield GaugeMetricFamily("p2pledger_vault_callers", "Sessions of the vault service now.", value=self.callers())
+        at_s, failed = last_audit(self.audit)
         yield GaugeMetricFamily(
-            "p2pledger_vault_callers", "Sessions of the vault service now.", value=len(self._service.callers)
+            "p2pledger_vault_audit_timestamp_seconds", "When 'vault audit' ran last; 0: never.", value=at_s
+        )
+        yield GaugeMetricFamily(
+            "p2pledger_vault_audit_failed_holders", "Holders that did not prove what they hold then.", value=failed
         )
 
 
+def note_audit(home: Home, findings: Sequence[Finding], now_ms: int) -> None:
+    """Leave for the service's metrics what an audit has found."""
+    failed = sum(not one.is_good for one in findings)
+    _replace(home.layout.vault_audit, {"time_ms": now_ms, "holders": len(findings), "failed": failed})
+
+
+def last_audit(path: Path) -> tuple[float, int]:
+    """(time in seconds, holders that failed) of the last audit; zeros where there was none, or its note is damaged."""
+    try:
+        parts = json.loads(path.read_text())
+        return parts["time_ms"] / 1000, int(parts["failed"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0, 0
+
+
 def _write_ports(home: Home, ports: dict[str, int]) -> None:
-    path = home.layout.vault_ports
+    _replace(home.layout.vault_ports, {**ports, "pid": os.getpid()})
+
+
+def _replace(path: Path, document: Mapping[str, int]) -> None:
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps({**ports, "pid": os.getpid()}) + "\n")
+    temporary.write_text(json.dumps(document) + "\n")
     temporary.replace(path)
 
 

@@ -12,7 +12,7 @@ from p2pledger.client.ingest import Prepared, prepare_bundle
 from p2pledger.client.keyring import OrganisationWallet
 from p2pledger.client.vault import names_of
 from p2pledger.node.home import Home
-from p2pledger.node.vault import own_store
+from p2pledger.node.vault import last_audit, own_store
 from p2pledger.primitives.crypto import sha256
 from tests.unit.client.test_ingest import PATIENT, Origin
 from tests.unit.fhir.samples import bundle
@@ -78,6 +78,9 @@ def test_an_audit_without_replicas_looks_at_our_own_store(home: Path, prepared: 
     spoiled = names_of(prepared.manifest.entries[3])[0].hex()
     path = home / "vault" / "objects" / spoiled[:2] / spoiled
     path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert last_audit(Home.load(home, {}).layout.vault_audit)[1] == 0
     said = types(home, "audit", "--sample", 100, status=1)
     assert spoiled in str(said)
+    at_s, failed = last_audit(Home.load(home, {}).layout.vault_audit)
+    assert failed == 1 and at_s > 1.6e9, "for the metrics of the service"
     types(home, "repair", status=75)

@@ -378,3 +378,23 @@ def test_whatever_anybody_sends_erasures_only_go_forward(steps: list[tuple[str, 
         waiting = {one.request.erase_id for one in erasure.unfinished(world.state)}
         assert waiting == {one for one in IDS if after[one] in ("requested", "erasing")}
         before = after
+
+
+def test_who_owes_what_about_erasures_is_counted(world: World) -> None:
+    """F-26: overdue for the custodian alone; after the decision each holder owes its certificate until it is there."""
+
+    def owed(name: str) -> tuple[int, int, int]:
+        counted = erasure.owed(id16(name), world.now_ms, world.state, 10)
+        return counted.unfinished, counted.overdue, counted.uncertified
+
+    assert world.submit(BERG, HolderRegister(id16("Berg"), id16("See"), True)) == Code.OK
+    assert world.submit(PATIENT, asked(TWO)) == Code.OK
+    assert owed("Berg") == owed("See") == (1, 0, 0)
+    world.now_ms = found(world).due_ms
+    assert (owed("Berg"), owed("See")) == ((1, 1, 0), (1, 0, 0))
+    assert world.submit(BERG, accepted(TWO)) == Code.OK
+    assert (owed("Berg"), owed("See"), owed("Tal")) == ((1, 0, 1), (1, 0, 1), (1, 0, 0))
+    assert world.submit(BERG, certificate()) == Code.OK
+    assert (owed("Berg"), owed("See")) == ((1, 0, 0), (1, 0, 1))
+    assert world.submit(SEE, certificate()) == Code.OK
+    assert owed("See") == (0, 0, 0)
