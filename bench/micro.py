@@ -26,7 +26,7 @@ from p2pledger.demo.cluster import Cluster
 from p2pledger.engine.executor import Executor, genesis_flush
 from p2pledger.engine.ports import AppendBlock, LedgerWrite, PutBody
 from p2pledger.health.application import HealthApplication
-from p2pledger.node.home import Layout, load_keys
+from p2pledger.node.home import Layout, load_node_keys
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.ids import Height, Millis
 from p2pledger.storage.ledger import LmdbLedgerStore
@@ -130,7 +130,7 @@ def prepare(folder: Path) -> tuple[Bench, Town]:
     """A chain with its people on it."""
     cluster = Cluster.create(folder / "consortium", 4, name="Micro")
     founders: list[OrganisationWallet] = [cluster.wallet(name) for name in cluster.names]
-    origin = load_keys(Layout(cluster.members[cluster.names[0]].home)).node
+    origin = load_node_keys(Layout(cluster.members[cluster.names[0]].home)).node
     bench = Bench(folder, cluster.founding, origin)
     town = Town(cluster.founding, founders, LANES, PATIENTS, 1, cluster.founding.header.time_ms)
     for planned in town.entering():

@@ -6,7 +6,6 @@ who may look at what is public.
 """
 
 import functools
-import os
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -69,9 +68,8 @@ class Connection:
 
     def home(self) -> "Home":
         """The member's home, everything in it checked; raises ConfigError."""
-        from p2pledger.node.home import Home
-
-        return Home.load(self._home_folder(), os.environ)
+        self._home_folder()
+        return self.session.load_home()
 
     def _home_folder(self) -> Path:
         folder = self.session.home
@@ -117,9 +115,9 @@ class Connection:
         from p2pledger.node.home import load_seed
 
         home = self.home()
-        seeds, now = home.keys.seeds, home.layout.account_now
-        account = load_seed(now) if now.exists() else seeds["account"]
-        return OrganisationWallet.of_seeds(home.card.organisation, account, seeds["box"])
+        own, now = home.office(), home.layout.account_now
+        account = load_seed(now) if now.exists() else own.account.seed
+        return OrganisationWallet.of_seeds(home.card.organisation, account, own.box.seed)
 
     def signer_of(self, signers: "Sequence[AccountKey]") -> "SigningKey":
         """As `signer`; the organisation's next key where that one is asked for and the present one is not."""

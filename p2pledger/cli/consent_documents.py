@@ -100,8 +100,7 @@ def names(connection: Connection, pid: bytes, target: Path | None) -> None:
     from p2pledger.node.vault import own_store
 
     home = connection.home()
-    seed = home.keys.seeds["box"]
-    custodian = Custodian.of_box_seed(home.card.organisation, seed)
+    custodian = Custodian.of_box_seed(home.card.organisation, home.office().box.seed)
     vault = Vault(own_store(connection.home()), custodian.box)
     manifests = [manifest for one in vault.batches() if (manifest := vault.manifest(one)).pid == pid]
     text = names_of(custodian, pid, manifests).dump()

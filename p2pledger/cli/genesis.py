@@ -50,7 +50,7 @@ def sign(session: Session, file: Path, target: Path | None) -> None:
     from p2pledger.node.home import write_new
 
     made = _read_unsigned(file)
-    signature = sign_as_member(session.home, made)
+    signature = sign_as_member(session.home, made, session.organisation_keys)
     name = next(card.name for card in made.cards if card.account == signature.account)
     text = signature_to_json(signature, name)
     if target is not None:

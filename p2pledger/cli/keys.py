@@ -1,6 +1,5 @@
 """`p2pledger keys`: what lies in keys/, and its backup on paper."""
 
-import os
 from typing import TYPE_CHECKING
 
 import click
@@ -29,15 +28,15 @@ def keys() -> None:
 @with_session
 def show(session: Session) -> None:
     """Show the public halves of this home's keys."""
-    from p2pledger.node.home import Layout, existing_home, load_keys
+    from p2pledger.node.home import load_node_keys, load_organisation_keys
 
-    layout = Layout(existing_home(session.home))
-    held = load_keys(layout)
+    layout = session.layout()
+    own, node = load_organisation_keys(layout), load_node_keys(layout)
     public = {
-        "account": held.account.public,
-        "consensus": held.consensus.public,
-        "node": held.node.public,
-        "box": held.box.public,
+        "account": own.account.public,
+        "consensus": node.consensus.public,
+        "node": node.node.public,
+        "box": own.box.public,
     }
     rows = [{"key": name, "public": public[name], "use": PURPOSES[name]} for name in public]
     session.show_all(rows, ["key", "public", "use"])
@@ -49,9 +48,9 @@ def show(session: Session) -> None:
 def phrase(session: Session, name: str) -> None:
     """Show the 24 words that restore the key NAME of this home. On paper, in the safe, never in a picture or a mail."""
     from p2pledger.client.phrase import phrase_of
-    from p2pledger.node.home import Layout, existing_home, load_seed
+    from p2pledger.node.home import load_seed
 
-    session.show({"key": name, "phrase": phrase_of(load_seed(Layout(existing_home(session.home)).key(name)))})
+    session.show({"key": name, "phrase": phrase_of(load_seed(session.layout().key(name)))})
 
 
 @keys.command("restore")
@@ -65,11 +64,11 @@ def restore(session: Session, name: str) -> None:
     from p2pledger.client.phrase import secret_of
     from p2pledger.client.sealing import BoxKey
     from p2pledger.node.ceremony import card_from_json
-    from p2pledger.node.home import Layout, existing_home, read_text
+    from p2pledger.node.home import read_text
     from p2pledger.primitives.crypto import SigningKey
     from p2pledger.storage.files import create_private
 
-    layout = Layout(existing_home(session.home))
+    layout = session.layout()
     card = card_from_json(read_text(layout.card), str(layout.card)).card
     expected = {"account": card.account, "consensus": card.validator, "node": card.node, "box": card.box}[name]
     seed = secret_of(click.prompt("Phrase", hide_input=True, err=True))
@@ -89,12 +88,12 @@ def make_next(session: Session) -> None:
     """Make the organisation's next account key: for 'keys rotate', or for 'member rekey' by the others."""
     import secrets
 
-    from p2pledger.node.home import Layout, existing_home, load_keys, load_seed
+    from p2pledger.node.home import load_organisation_keys, load_seed
     from p2pledger.primitives.crypto import SigningKey
     from p2pledger.storage.files import create_private
 
-    layout = Layout(existing_home(session.home))
-    box = load_keys(layout).box.public
+    layout = session.layout()
+    box = load_organisation_keys(layout).box.public
     if not layout.account_next.exists():
         create_private(layout.account_next, secrets.token_bytes(32).hex().encode() + b"\n")
     account = SigningKey(load_seed(layout.account_next)).public
@@ -131,7 +130,7 @@ def rotate(connection: Connection) -> None:
 
     height = None if connection.ask(coming, stands) else connection.ask(organisation.account, work)
     layout.account_next.replace(layout.account_now)
-    sync_folder(layout.keys)
+    sync_folder(layout.office)
     connection.session.show({"account": coming.public, "height": height, "file": layout.account_now})
     say("the old key is dead; back up the new one: it is not in the backup of the card's keys")
 
@@ -140,9 +139,7 @@ def rotate(connection: Connection) -> None:
 @with_session
 def check(session: Session) -> None:
     """Check everything that `start` checks: keys, modes, certificate, genesis, settings. Status 78 if not."""
-    from p2pledger.node.home import Home
-
-    home = Home.load(session.home, os.environ)
+    home = session.load_home()
     session.show(
         {
             "home": home.layout.root,
@@ -151,6 +148,7 @@ def check(session: Session) -> None:
             "chain": home.founding.chain,
             "members": len(home.founding.genesis.cards),
             "peers": len(home.peers()),
+            "organisation's keys": home.layout.office if home.organisation_keys else "elsewhere; the node does without",
         }
     )
     say("all checks passed")

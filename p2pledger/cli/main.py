@@ -11,7 +11,7 @@ from importlib import import_module
 import click
 from click.shell_completion import CompletionItem
 
-from p2pledger.cli.output import FORMS, Session
+from p2pledger.cli.output import FORMS, HOME, ORGANISATION_KEYS, Session
 from p2pledger.primitives.errors import (
     Code,
     ConfigError,
@@ -104,16 +104,17 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--home", "home_flag", metavar="DIR", help="The member's home. [env: P2PLEDGER_HOME]")
+@HOME
+@ORGANISATION_KEYS
 @click.option("--output", "form", type=click.Choice(FORMS), default="table", help="Form of the data on stdout.")
 @click.pass_context
-def root(context: click.Context, home_flag: str | None, form: str) -> None:
+def root(context: click.Context, home_flag: str | None, organisation_keys_flag: str | None, form: str) -> None:
     """A Byzantine-fault-tolerant ledger for healthcare consortia.
 
     Data goes to stdout, messages to stderr. Exit statuses: 0 ok, 1 failure, 2 usage or invalid input, 3 node
     unreachable, 4 refused by the ledger, 5 proof did not verify, 6 not found, 75 try later, 78 bad configuration.
     """
-    context.obj = Session(home_flag, form)
+    context.obj = Session(home_flag, form, organisation_keys_flag)
 
 
 def exit_status(error: BaseException) -> int:

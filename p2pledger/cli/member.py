@@ -33,18 +33,25 @@ def member() -> None:
 @click.option("--card", "card_path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the card here.")
 @with_session
 def init(session: Session, name: str, kind: str, organisation: str | None, card_path: Path | None) -> None:
-    """Make keys that stay in this home and print the signed card that may leave it."""
+    """Make keys that stay in this home and print the signed card that may leave it.
+
+    With --organisation-keys the two keys that the organisation acts and reads with lie apart from the node's home.
+    """
     from p2pledger.node.ceremony import card_to_json, init_member
     from p2pledger.node.home import write_new
 
     if organisation is not None and not re.fullmatch(r"[0-9a-fA-F]{32}", organisation):
         raise InvalidInput(f"organisation {organisation!r} is not 32 hexadecimal digits")
-    card = init_member(session.home, name, kind, bytes.fromhex(organisation) if organisation else None)
+    identifier = bytes.fromhex(organisation) if organisation else None
+    card = init_member(session.home, name, kind, identifier, session.organisation_keys)
     text = card_to_json(card)
     if card_path is not None:
         write_new(card_path, text.encode())
     click.echo(text, nl=False)
-    say(f"home of {name} made in {session.home}; back up {session.home / 'keys'} now, offline")
+    layout = session.layout()
+    say(f"home of {name} made in {session.home}; back up {layout.keys} now, offline")
+    if layout.office != layout.keys:
+        say(f"the keys that {name} acts and reads with are in {layout.office}; back them up, too")
     say("next: give the card above to whoever assembles the genesis")
 
 

@@ -10,11 +10,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from p2pledger.node.home import Home, Layout
+
 FORMS = ("table", "json", "jsonl")
+HOME = click.option("--home", "home_flag", metavar="DIR", help="The member's home. [env: P2PLEDGER_HOME]")
+ORGANISATION_KEYS = click.option(
+    "--organisation-keys",
+    "organisation_keys_flag",
+    metavar="DIR",
+    help="Where account.key and box.key lie. [default: in the home; env: P2PLEDGER_ORGANISATION_KEYS]",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +33,7 @@ class Session:
 
     home_flag: str | None
     form: str
+    organisation_keys_flag: str | None = None
 
     @property
     def home(self) -> Path:
@@ -30,6 +41,24 @@ class Session:
         from p2pledger.node.home import home_path
 
         return home_path(self.home_flag, os.environ)
+
+    @property
+    def organisation_keys(self) -> Path | None:
+        """--organisation-keys > P2PLEDGER_ORGANISATION_KEYS; None: they lie in the home."""
+        folder = self.organisation_keys_flag or os.environ.get("P2PLEDGER_ORGANISATION_KEYS")
+        return Path(folder) if folder else None
+
+    def layout(self) -> "Layout":
+        """Where things lie in the home; raises ConfigError where there is none."""
+        from p2pledger.node.home import Layout, existing_home
+
+        return Layout(existing_home(self.home), self.organisation_keys)
+
+    def load_home(self) -> "Home":
+        """The home, everything in it checked; raises ConfigError."""
+        from p2pledger.node.home import Home
+
+        return Home.load(self.home, os.environ, organisation_keys=self.organisation_keys)
 
     def show(self, record: Mapping[str, Any]) -> None:
         """One record."""
@@ -65,18 +94,28 @@ def say(message: str) -> None:
 
 
 def with_session(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options --home and --output and, as its first argument, the Session made of them.
+    """Give a command the options --home, --organisation-keys and --output and, as its first argument, their Session.
 
-    Both may also stand before the noun: `p2pledger --output json status`.
+    They may also stand before the noun: `p2pledger --output json status`.
     """
 
-    @click.option("--home", "home_flag", metavar="DIR", help="The member's home. [env: P2PLEDGER_HOME]")
+    @HOME
+    @ORGANISATION_KEYS
     @click.option("--output", "form", type=click.Choice(FORMS), help="Form of the data on stdout. [default: table]")
     @click.pass_context
     @functools.wraps(command)
-    def wrapped(context: click.Context, /, *args: Any, home_flag: str | None, form: str | None, **options: Any) -> Any:
+    def wrapped(
+        context: click.Context,
+        /,
+        *args: Any,
+        home_flag: str | None,
+        organisation_keys_flag: str | None,
+        form: str | None,
+        **options: Any,
+    ) -> Any:
         outer = context.find_object(Session) or Session(None, "table")
-        return command(Session(home_flag or outer.home_flag, form or outer.form), *args, **options)
+        office = organisation_keys_flag or outer.organisation_keys_flag
+        return command(Session(home_flag or outer.home_flag, form or outer.form, office), *args, **options)
 
     return wrapped
 

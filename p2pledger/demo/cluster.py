@@ -51,7 +51,7 @@ class Member:
 
     @property
     def layout(self) -> Layout:
-        return Layout(self.home)
+        return Layout(self.home, self.created.organisation_keys)
 
     @property
     def log(self) -> Path:
@@ -97,8 +97,11 @@ class Cluster:
         params: Mapping[str, object] | None = None,
         links: Links | None = None,
         name: str = "Demo consortium",
+        keys_apart: bool = False,
     ) -> "Cluster":
         """Homes of all members (name, kind) in a new folder; `links` None: everybody knows everybody.
+
+        `keys_apart`: no home holds its organisation's keys.
 
         Raises InvalidInput.
         """
@@ -110,6 +113,7 @@ class Cluster:
             created_ms=time.time_ns() // 1_000_000,
             base_port=0,
             parameters={key: str(value) for key, value in (params or {}).items()},
+            keys_apart=keys_apart,
         )
         founding = load_founding(Layout(created[0].home))
         cluster = Cluster([Member(one.name, one.home, one) for one in created], founding)
@@ -157,7 +161,7 @@ class Cluster:
 
     def wallet(self, name: str) -> OrganisationWallet:
         """The member's own keys, as the operator of its home has them."""
-        return OrganisationWallet.load(self._cards[name].organisation, self.member(name).layout.keys)
+        return OrganisationWallet.load(self._cards[name].organisation, self.member(name).layout.office)
 
     def name_of(self, node: bytes) -> str:
         """The member that runs a node."""

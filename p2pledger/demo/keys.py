@@ -63,18 +63,18 @@ async def try_stolen_homes(stage: Stage, sealed: SealedRecord, erased: RecordRef
         for size in (NEEDED - 1, NEEDED)
     ]
     narrator.check(
-        "with the vault and the shares of any two homes, a record that nobody asked for stays closed",
-        not any(pairs),
-        f"{len(pairs)} pairs tried",
+        "with the vault and any two homes, a record that nobody asked for stays closed",
+        not any(pairs) and not files_with(stage.cluster.homes.values(), _organisations_secrets(stage)),
+        f"{len(pairs)} pairs of shares tried; no home holds an organisation's own key",
     )
     narrator.check(
-        "with those of any three it opens: what no two can do, three organisations together could",
+        "with any three it opens: what no two can do, three organisations together could",
         all(triples),
         f"{len(triples)} triples tried",
     )
     boxes = [name for name in stage.cluster.names if _opens_with_box_key(stage, sealed, name)]
     narrator.check(
-        "of the four homes' box keys its custodian's alone opens it: who keeps a record can read it, no other",
+        "of the organisations' own keys, kept elsewhere, its custodian's alone opens it: who keeps it can read it",
         boxes == [A],
     )
     narrator.check(
@@ -82,6 +82,14 @@ async def try_stolen_homes(stage: Stage, sealed: SealedRecord, erased: RecordRef
         erased.index not in {entry.index for entry in stage.vault(A).manifest(erased.batch_id).entries},
     )
     _look_for_secret(stage, active, shares, processes)
+
+
+def _organisations_secrets(stage: Stage) -> list[bytes]:
+    """The seeds of what organisations act and read with, as bytes and as their files have them."""
+    offices = [member.layout.office for member in stage.cluster.members.values()]
+    texts = [path.read_bytes().strip() for office in offices for path in sorted(office.iterdir())]
+    assert len(texts) == 2 * len(offices) == len(files_with(offices, texts)), "the search finds them where they are"
+    return [*texts, *(bytes.fromhex(text.decode()) for text in texts)]
 
 
 def _stolen_share(stage: Stage, active: ActiveKey, name: str) -> tuple[int, Scalar]:
@@ -116,7 +124,7 @@ def _opens(stage: Stage, sealed: SealedRecord, shares: dict[int, Scalar]) -> boo
 
 
 def _opens_with_box_key(stage: Stage, sealed: SealedRecord, name: str) -> bool:
-    """Whether the box key in a member's home opens it without any share."""
+    """Whether an organisation's box key opens it without any share."""
     manifest = stage.vault(A).manifest(sealed.ref.batch_id)
     try:
         open_record(sealed.object, sealed.ref, manifest, stage.organisations[name].custodian.box)
@@ -150,3 +158,7 @@ def _look_for_secret(
         seen == expected,
         f"{len(processes)} processes searched",
     )
+    nodes = [processes[name] for name in stage.cluster.names]
+    own_keys = _organisations_secrets(stage)
+    found = [any(memory_has(pid, own_keys)) for pid in nodes]
+    narrator.check("no node's process knows its organisation's keys", not any(found))

@@ -18,7 +18,7 @@ from p2pledger.demo.cluster import Cluster
 from p2pledger.demo.forgery import forgeries
 from p2pledger.demo.load import quantile_ms
 from p2pledger.demo.stage import MEMBERS, A, Stage, client_of
-from p2pledger.node.home import Home, Layout, load_keys
+from p2pledger.node.home import Home, Layout, load_node_keys
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code
 from p2pledger.storage.release_entries import ReleaseEntries
@@ -110,7 +110,7 @@ async def verify_offline(stage: Stage, export: bytes) -> None:
 
 
 def _consensus_key(home: Path) -> SigningKey:
-    return load_keys(Layout(home)).consensus
+    return load_node_keys(Layout(home)).consensus
 
 
 async def _verify(path: Path, chain: str) -> int:

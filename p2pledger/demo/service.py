@@ -41,12 +41,22 @@ class Served:
 @contextmanager
 def vault_service(cluster: Cluster, name: str) -> Iterator[Served]:
     """Serve a member's vault at any free port; the process does not outlive the block."""
-    layout = Layout(cluster.homes[name])
+    layout = cluster.member(name).layout
     layout.vault_ports.unlink(missing_ok=True)
     environ = {f"{ENV_PREFIX}VAULT__{key}": "127.0.0.1:0" for key in ("LISTEN", "OPS_LISTEN")}
     with (layout.root / "vault.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 -- this very interpreter, with arguments of our own
-            [sys.executable, "-m", "p2pledger", "vault", "serve", "--home", str(layout.root)],
+            [
+                sys.executable,
+                "-m",
+                "p2pledger",
+                "vault",
+                "serve",
+                "--home",
+                str(layout.root),
+                "--organisation-keys",
+                str(layout.office),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

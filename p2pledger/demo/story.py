@@ -49,7 +49,7 @@ async def tell(console: Console, folder: Path | None, keep: bool) -> None:
     narrator = Narrator(console)
     root = Path(tempfile.mkdtemp(prefix="p2pledger-demo-")) if folder is None else folder
     try:
-        with Cluster.create(root / "consortium", MEMBERS, params=RULES) as cluster:
+        with Cluster.create(root / "consortium", MEMBERS, params=RULES, keys_apart=True) as cluster:
             stage = Stage(narrator, cluster, root, {name: cluster.wallet(name) for name, _ in MEMBERS})
             try:
                 await _play(stage)
@@ -92,9 +92,14 @@ async def _found(stage: Stage) -> None:
     narrator, cluster = stage.narrator, stage.cluster
     narrator.step(1, "Four organisations found a consortium")
     narrator.say("Demo only: one machine sees all keys. For real, each member runs `p2pledger member init` at home.")
-    for name, home in cluster.homes.items():
-        modes = {oct(path.stat().st_mode & 0o777) for path in (home / "keys").iterdir()}
-        narrator.check(f"{name}: four separate keys, readable by their owner alone", modes == {"0o600"}, str(home))
+    for name, member in cluster.members.items():
+        keys = [path for folder in (member.layout.keys, member.layout.office) for path in folder.iterdir()]
+        modes = {oct(path.stat().st_mode & 0o777) for path in keys}
+        narrator.check(
+            f"{name}: four separate keys, for its owner's eyes; two, to act and read with, not in its node's home",
+            (modes, len(keys), len(list(member.layout.keys.iterdir()))) == ({"0o600"}, 4, 2),
+            str(member.home),
+        )
     started = time.monotonic()
     await cluster.start()
     await cluster.wait_ready()
@@ -201,8 +206,10 @@ async def _leave_running(stage: Stage) -> None:
     await cluster.start()
     await cluster.wait_ready()
     narrator.say("\nThe network is running. Talk to it:")
-    for name, home in cluster.homes.items():
-        narrator.say(f"  p2pledger --home {home} status      # {name}")
-    narrator.say(f"  p2pledger --home {cluster.homes[A]} block tail")
+    for name, member in cluster.members.items():
+        office = f"--organisation-keys {member.layout.office}"
+        narrator.say(f"  p2pledger --home {member.home} {office} status      # {name}")
+    first = cluster.member(A)
+    narrator.say(f"  p2pledger --home {first.home} --organisation-keys {first.layout.office} block tail")
     pids = " ".join(str(pid) for pid in cluster.let_go())
     narrator.say(f"Stop it: kill {pids}; then remove {stage.folder}")

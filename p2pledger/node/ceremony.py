@@ -5,6 +5,7 @@ one machine sees every key; that is not how a real consortium is founded.
 """
 
 import json
+import os
 import re
 import secrets
 import socket
@@ -33,11 +34,13 @@ from p2pledger.chain.genesis import (
 from p2pledger.network.certificates import check_certificate, make_certificate
 from p2pledger.node.config import Address
 from p2pledger.node.home import (
+    ORGANISATION_KEY_NAMES,
     Layout,
     MemberKeys,
     check_founding,
     existing_home,
-    load_keys,
+    load_node_keys,
+    load_organisation_keys,
     write_keys,
     write_new,
 )
@@ -59,14 +62,18 @@ PORT_DEFAULT = 7420
 PORTS_PER_MEMBER = 10
 
 
-def init_member(root: Path, name: str, kind: str, organisation: bytes | None = None) -> SignedCard:
-    """A new home with fresh keys and the signed card that may leave it.
+def init_member(
+    root: Path, name: str, kind: str, organisation: bytes | None = None, organisation_keys: Path | None = None
+) -> SignedCard:
+    """A new home with fresh keys and the signed card that may leave it; `organisation_keys`: another folder for those.
 
-    Raises InvalidInput if the folder already holds keys, or a name, kind or organisation breaks its rule.
+    Raises InvalidInput if a folder already holds keys, or a name, kind or organisation breaks its rule.
     """
-    layout = Layout(root)
+    layout = Layout(root, organisation_keys)
     if layout.keys.exists() or layout.keys.is_symlink():
         raise InvalidInput(f"{root} already holds keys; a second member needs a second home")
+    if organisation_keys and any(os.path.lexists(layout.key(each)) for each in ORGANISATION_KEY_NAMES):
+        raise InvalidInput(f"{layout.office} already holds an organisation's keys")
     keys = MemberKeys.generate()
     certificate = make_certificate(keys.node)
     card = _checked(
@@ -129,16 +136,17 @@ class MemberSignature:
     signature: Signature
 
 
-def sign_as_member(root: Path, genesis: Genesis) -> MemberSignature:
-    """Sign with the home's account key; raises InvalidInput unless this member is in the genesis with these keys."""
-    keys = load_keys(Layout(existing_home(root)))
-    card = next((card for card in genesis.cards if card.account == keys.account.public), None)
+def sign_as_member(root: Path, genesis: Genesis, organisation_keys: Path | None = None) -> MemberSignature:
+    """Sign with the account key; raises InvalidInput unless this member is in the genesis with these keys."""
+    layout = Layout(existing_home(root), organisation_keys)
+    keys, organisation = load_node_keys(layout), load_organisation_keys(layout)
+    card = next((card for card in genesis.cards if card.account == organisation.account.public), None)
     if card is None:
-        raise InvalidInput(f"account key {keys.account.public.hex()} is of no member of this genesis")
-    own = (keys.consensus.public, keys.node.public, keys.box.public)
+        raise InvalidInput(f"account key {organisation.account.public.hex()} is of no member of this genesis")
+    own = (keys.consensus.public, keys.node.public, organisation.box.public)
     if (card.validator, card.node, card.box) != own:
         raise InvalidInput(f"the genesis gives {card.name!r} other keys than this home holds; do not sign it")
-    return MemberSignature(card.account, genesis.chain, sign_genesis(genesis, keys.account))
+    return MemberSignature(card.account, genesis.chain, sign_genesis(genesis, organisation.account))
 
 
 def combine_signatures(genesis: Genesis, signatures: Sequence[MemberSignature]) -> SignedGenesis:
@@ -158,7 +166,7 @@ def install_genesis(root: Path, signed: SignedGenesis) -> Founding:
     """Put the signed genesis into a home; raises InvalidInput if it is foreign or another one is installed."""
     layout = Layout(existing_home(root))
     founding = check_founding(signed)
-    keys = load_keys(layout)
+    keys = load_node_keys(layout)
     if all(card.node != keys.node.public for card in founding.genesis.cards):
         raise InvalidInput(f"genesis is foreign: node key {keys.node.public.hex()} is not among its members")
     write_new(layout.genesis, encode(signed))
@@ -242,6 +250,8 @@ class CreatedMember:
     p2p: Address
     client: Address
     ops: Address
+    organisation_keys: Path | None = None
+    """None: in the home."""
 
 
 def create_consortium(
@@ -252,8 +262,11 @@ def create_consortium(
     created_ms: int,
     base_port: int = PORT_DEFAULT,
     parameters: Mapping[str, str] | None = None,
+    keys_apart: bool = False,
 ) -> list[CreatedMember]:
     """Homes of all members with one genesis and loopback addresses. Demonstrations only: one machine sees all keys.
+
+    `keys_apart`: the organisations' keys lie in a folder `organisations` beside the homes.
 
     Ports are base, base+1, base+2 for the first member, ten further for each next; base 0 takes free ones.
     Raises InvalidInput.
@@ -265,15 +278,20 @@ def create_consortium(
     settings = parse_parameters(parameters or {})
     addresses = _addresses(len(members), base_port)
     homes = _home_names([member for member, _ in members])
-    cards = [init_member(folder / home, member, kind) for home, (member, kind) in zip(homes, members, strict=True)]
+    offices = [folder / "organisations" / home if keys_apart else None for home in homes]
+    cards = [
+        init_member(folder / home, member, kind, organisation_keys=office)
+        for home, (member, kind), office in zip(homes, members, offices, strict=True)
+    ]
     genesis = assemble(name, Millis(created_ms), settings, cards)
-    signed = combine_signatures(genesis, [sign_as_member(folder / home, genesis) for home in homes])
+    signatures = [sign_as_member(folder / home, genesis, office) for home, office in zip(homes, offices, strict=True)]
+    signed = combine_signatures(genesis, signatures)
     created = []
-    for home, (member, _), own in zip(homes, members, addresses, strict=True):
+    for home, (member, _), own, office in zip(homes, members, addresses, offices, strict=True):
         install_genesis(folder / home, signed)
         others = {other: addresses[i][0] for i, (other, _) in enumerate(members) if other != member}
         write_new(folder / home / "config.toml", render_config(own, others).encode())
-        created.append(CreatedMember(member, folder / home, *own))
+        created.append(CreatedMember(member, folder / home, *own, office))
     return created
 
 

@@ -1,10 +1,13 @@
 """A member's home: its keys, its genesis, its settings and its stores, in one folder that is nobody else's business.
 
-    keys/       account.key consensus.key node.key box.key    32-byte seeds in hexadecimal, 0600 in a 0700 folder
+    keys/       consensus.key node.key account.key box.key    32-byte seeds in hexadecimal, 0600 in a 0700 folder
     node.crt.der  card.json  genesis  config.toml
     data/       ledger  state  releases
     shares/     seeds and shares of joint keys, 0600 in a 0700 folder
     sign_floor  lock  ports.json
+
+Account and box key are the organisation's, and may lie elsewhere (`Layout.organisation_keys`): the node starts without
+them, so that who takes its home can neither act as the organisation nor open what it keeps.
 
 `Home.load` raises ConfigError for everything a node must not start with, and says which command repairs it (T33).
 """
@@ -35,7 +38,9 @@ from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import ConfigError, InvalidInput
 from p2pledger.primitives.ids import NodeId, ValidatorId
 
-KEY_NAMES = ("account", "consensus", "node", "box")
+NODE_KEY_NAMES = ("consensus", "node")
+ORGANISATION_KEY_NAMES = ("account", "box")
+KEY_NAMES = (*NODE_KEY_NAMES, *ORGANISATION_KEY_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +48,30 @@ class Layout:
     """Where things lie in a home."""
 
     root: Path
+    organisation_keys: Path | None = None
+    """Where account and box key lie; None: beside the node's."""
 
     def key(self, name: str) -> Path:
-        return self.keys / f"{name}.key"
+        return (self.office if name in ORGANISATION_KEY_NAMES else self.keys) / f"{name}.key"
 
     @property
     def keys(self) -> Path:
         return self.root / "keys"
 
     @property
+    def office(self) -> Path:
+        """The folder of the organisation's keys."""
+        return self.organisation_keys or self.keys
+
+    @property
     def account_now(self) -> Path:
         """The account key that signs for the organisation where it has replaced the card's."""
-        return self.keys / "account.now"
+        return self.office / "account.now"
 
     @property
     def account_next(self) -> Path:
         """The account key that is about to replace it."""
-        return self.keys / "account.next"
+        return self.office / "account.next"
 
     @property
     def certificate(self) -> Path:
@@ -132,11 +144,27 @@ class BoxKey:
 
 
 @dataclass(frozen=True, slots=True)
-class MemberKeys:
-    """The four keys of a member, one for each purpose."""
+class NodeKeys:
+    """What a running node needs."""
+
+    consensus: SigningKey
+    node: SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class OrganisationKeys:
+    """What an organisation acts and reads with."""
 
     account: SigningKey
-    """Signs the organisation's transactions and the genesis."""
+    """Signs the organisation's transactions and the genesis: the card's key, even where another has replaced it."""
+    box: BoxKey
+
+
+@dataclass(frozen=True, slots=True)
+class MemberKeys:
+    """The four keys of a new member, one for each purpose."""
+
+    account: SigningKey
     consensus: SigningKey
     node: SigningKey
     box: BoxKey
@@ -144,16 +172,8 @@ class MemberKeys:
     @staticmethod
     def generate() -> "MemberKeys":
         """Fresh keys from the system's randomness."""
-        return MemberKeys.of_seeds({name: secrets.token_bytes(32) for name in KEY_NAMES})
-
-    @staticmethod
-    def of_seeds(seeds: Mapping[str, bytes]) -> "MemberKeys":
-        return MemberKeys(
-            SigningKey(seeds["account"]),
-            SigningKey(seeds["consensus"]),
-            SigningKey(seeds["node"]),
-            BoxKey(seeds["box"]),
-        )
+        account, consensus, node = (SigningKey(secrets.token_bytes(32)) for _ in range(3))
+        return MemberKeys(account, consensus, node, BoxKey(secrets.token_bytes(32)))
 
     @property
     def seeds(self) -> dict[str, bytes]:
@@ -171,25 +191,42 @@ class Home:
     """A home that a node may start from: everything in it has been checked against everything else."""
 
     layout: Layout
-    keys: MemberKeys
+    keys: NodeKeys
     founding: Founding
     card: Card
     """This member's entry in the genesis."""
     config: Config
+    organisation_keys: OrganisationKeys | None = None
+    """None: they lie elsewhere."""
 
     @staticmethod
-    def load(root: Path, environ: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> "Home":
-        """The home in `root`; raises ConfigError."""
-        layout = Layout(existing_home(root))
-        keys = load_keys(layout)
+    def load(
+        root: Path,
+        environ: Mapping[str, str],
+        flags: Mapping[str, Any] | None = None,
+        organisation_keys: Path | None = None,
+    ) -> "Home":
+        """The home in `root`; `organisation_keys`: where those lie if not in it. Raises ConfigError."""
+        layout = Layout(existing_home(root), organisation_keys)
+        keys = load_node_keys(layout)
+        own = load_organisation_keys(layout) if organisation_keys or _has_organisation_keys(layout) else None
         founding = load_founding(layout)
-        card = _own_card(layout, keys, founding)
+        card = _own_card(layout, keys, own, founding)
         config = load_config(_plain(layout.config), environ, flags)
-        home = Home(layout, keys, founding, card, config)
+        home = Home(layout, keys, founding, card, config, own)
         home.peers()  # an unknown name must not wait for the first dial
         home.vault_replicas()
         _plain(home.data)
         return home
+
+    def office(self) -> OrganisationKeys:
+        """The organisation's keys; raises ConfigError where they lie elsewhere."""
+        if self.organisation_keys is None:
+            raise ConfigError(
+                f"the keys of {self.card.name!r} are not in {self.layout.keys}; say where account.key and box.key lie, "
+                "with --organisation-keys or P2PLEDGER_ORGANISATION_KEYS"
+            )
+        return self.organisation_keys
 
     @property
     def node(self) -> NodeId:
@@ -259,10 +296,21 @@ def existing_home(root: Path) -> Path:
     return root
 
 
-def load_keys(layout: Layout) -> MemberKeys:
-    """All four keys; raises ConfigError for a missing, malformed, shared or linked one."""
+def load_node_keys(layout: Layout) -> NodeKeys:
+    """What the node runs with; raises ConfigError for a missing, malformed, shared or linked key."""
     _check_secret_folder(layout.keys)
-    return MemberKeys.of_seeds({name: load_seed(layout.key(name)) for name in KEY_NAMES})
+    return NodeKeys(SigningKey(load_seed(layout.key("consensus"))), SigningKey(load_seed(layout.key("node"))))
+
+
+def load_organisation_keys(layout: Layout) -> OrganisationKeys:
+    """What the organisation acts and reads with; raises ConfigError as `load_node_keys`."""
+    _check_secret_folder(layout.office)
+    return OrganisationKeys(SigningKey(load_seed(layout.key("account"))), BoxKey(load_seed(layout.key("box"))))
+
+
+def _has_organisation_keys(layout: Layout) -> bool:
+    """Whether any is there: then both must be."""
+    return any(os.path.lexists(layout.key(name)) for name in ORGANISATION_KEY_NAMES)
 
 
 def load_seed(path: Path) -> bytes:
@@ -352,7 +400,7 @@ def _is_unsigned(data: bytes) -> bool:
     return True
 
 
-def _own_card(layout: Layout, keys: MemberKeys, founding: Founding) -> Card:
+def _own_card(layout: Layout, keys: NodeKeys, own: OrganisationKeys | None, founding: Founding) -> Card:
     """This member's card in the genesis; a foreign genesis, a foreign key or a foreign certificate is a ConfigError."""
     genesis = founding.genesis
     card = next((card for card in genesis.cards if card.node == keys.node.public), None)
@@ -362,14 +410,13 @@ def _own_card(layout: Layout, keys: MemberKeys, founding: Founding) -> Card:
             f"genesis {layout.genesis} is foreign: node key {keys.node.public.hex()} is not among its members "
             f"({members}); chain {founding.chain.hex()}"
         )
-    for what, in_genesis, own in (
-        ("account", card.account, keys.account.public),
-        ("consensus", card.validator, keys.consensus.public),
-        ("box", card.box, keys.box.public),
-    ):
-        if in_genesis != own:
+    held: list[tuple[str, bytes, bytes]] = [("consensus", card.validator, keys.consensus.public)]
+    if own is not None:
+        held += [("account", card.account, own.account.public), ("box", card.box, own.box.public)]
+    for what, wanted, public in held:
+        if wanted != public:
             raise ConfigError(
-                f"key file {layout.key(what)} holds {own.hex()}, the genesis has {in_genesis.hex()} for {card.name!r}"
+                f"key file {layout.key(what)} holds {public.hex()}, the genesis has {wanted.hex()} for {card.name!r}"
             )
     try:
         certificate = read_bounded(_plain(layout.certificate), CERTIFICATE_BYTES_MAX)
@@ -425,6 +472,7 @@ def write_new(path: Path, data: bytes, mode: int = 0o644) -> None:
 def write_keys(layout: Layout, keys: MemberKeys) -> None:
     """The seeds, each in its own file; raises InvalidInput if a key is already there."""
     layout.keys.mkdir(parents=True, mode=0o700)
+    layout.office.mkdir(parents=True, mode=0o700, exist_ok=True)
     for name, seed in keys.seeds.items():
         write_new(layout.key(name), seed.hex().encode() + b"\n", 0o600)
 

@@ -27,7 +27,7 @@ from p2pledger.network.certificates import make_certificate
 from p2pledger.network.frame import Tag
 from p2pledger.network.link import LinkSettings
 from p2pledger.node.config import ClientSection, Config, NodeSection, P2PSection, VerifySection
-from p2pledger.node.home import BoxKey, Home, Layout, MemberKeys
+from p2pledger.node.home import Home, Layout, NodeKeys
 from p2pledger.primitives import crypto
 from p2pledger.primitives.errors import P2PLedgerError
 from p2pledger.sim.faults import AIMS
@@ -383,6 +383,6 @@ def _homes(consortium: Consortium, folder: Path) -> list[Home]:
             client=ClientSection(listen=f"{name_of(i)}:{CLIENT_PORT}"),
             verify=VerifySection(threads=0),
         )
-        keys = MemberKeys(consortium.accounts[i], consortium.consensus[i], node, BoxKey(bytes([i + 1] * 32)))
+        keys = NodeKeys(consortium.consensus[i], node)
         homes.append(Home(Layout(root), keys, consortium.founding, cards[node.public], config))  # type: ignore[index]
     return homes

@@ -56,6 +56,25 @@ def test_from_init_to_a_home_that_starts(run, tmp_path, founded):
     assert Home.load(tmp_path / "alpha", {}).founding.parameters.heartbeat_ms == 1000
 
 
+def test_an_organisation_may_keep_its_keys_apart(run, tmp_path):
+    """F-10: made there, signed with from there; the home passes without them, and says what it misses."""
+    office, home = tmp_path / "office", tmp_path / "alpha"
+    with_keys = ("--organisation-keys", office, "--home", home)
+    card, unsigned, signature, signed = (tmp_path / name for name in ("card", "unsigned", "signature", "signed"))
+    card.write_text(run("member", "init", *with_keys, "--name", "alpha", "--kind", "hospital"))
+    assert {path.name for path in office.iterdir()} == {"account.key", "box.key"}
+    run("genesis", "assemble", card, "--name", "Region", "--to", unsigned)
+    assert str(home) in run("genesis", "sign", unsigned, "--home", home, expect=78)
+    signature.write_text(run("genesis", "sign", unsigned, *with_keys))
+    run("genesis", "combine", unsigned, signature, "--to", signed)
+    run("genesis", "install", signed, "--home", home)
+    assert "does without" in run("keys", "check", "--home", home)
+    assert str(office) in run("keys", "check", *with_keys)
+    assert run("--organisation-keys", office, "keys", "show", "--home", home) == run("keys", "show", *with_keys)
+    message = run("vault", "list", "--home", home, expect=78)
+    assert "P2PLEDGER_ORGANISATION_KEYS" in message
+
+
 def test_show_tells_what_one_signs(run, founded):
     """Members, parameters, chain, and that nobody has signed yet."""
     names, unsigned = founded

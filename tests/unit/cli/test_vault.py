@@ -28,8 +28,8 @@ def home(tmp_path: Path) -> Path:
 def prepared(home: Path) -> Prepared:
     """A chart of 61 records in the home's vault."""
     loaded = Home.load(home, {})
-    seeds = loaded.keys.seeds
-    wallet = OrganisationWallet.of_seeds(loaded.card.organisation, seeds["account"], seeds["box"])
+    own = loaded.office()
+    wallet = OrganisationWallet.of_seeds(loaded.card.organisation, own.account.seed, own.box.seed)
     made = prepare_bundle(bundle("Luigi_Wiegand"), Origin(wallet.custodian), PATIENT)
     store = own_store(loaded)
     for name, data in made.objects.items():

@@ -105,7 +105,7 @@ class Lone:
 
     def registration(self, number: int) -> Transaction:
         persona = Wallet(number.to_bytes(32, "big")).at(self.home.card.organisation)
-        organisation = self.home.keys.account
+        organisation = self.home.office().account
         draft = Draft.new(
             self.home.founding.chain,
             persona.account,

@@ -30,7 +30,7 @@ def horizon(node: Lone) -> Height:
 def approve(node: Lone, operation: Prune, nonce: int = 1) -> Code:
     """Sent by the only organisation, which is a majority; executed, sealed and flushed."""
     expires = Millis(node.now.wall_ms + 60_000)
-    key, chain = node.home.keys.account, node.home.founding.chain
+    key, chain = node.home.office().account, node.home.founding.chain
     height = node.submit(parse(sign(chain, key, Nonce(nonce), expires, [operation])))
     (executed,) = node.engine.executor.receipts_at(height)
     return Code(executed.receipt.code)

@@ -1,6 +1,7 @@
 """What a node must not start with, and how it says so (T31-T33)."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -50,7 +51,41 @@ def test_secrets_are_for_their_owner_only(homes):
 def test_keys_never_show_their_secret(homes):
     """repr of a home holds no seed (T33)."""
     home = Home.load(homes[0], {})
-    assert all(seed.hex() not in repr(home) for seed in home.keys.seeds.values())
+    keys = (home.keys.consensus, home.keys.node, home.office().account, home.office().box)
+    assert all(key.seed.hex() not in repr(home) for key in keys)
+
+
+@pytest.fixture
+def apart(tmp_path):
+    """Homes without their organisations' keys."""
+    founding = {"name": "Test", "created_ms": 1_000, "base_port": 0}
+    return create_consortium(tmp_path / "apart", default_members(4), **founding, keys_apart=True)
+
+
+def test_a_node_starts_without_its_organisations_keys(apart):
+    """F-10: nothing in such a home acts as the organisation or opens what it keeps; whoever has the keys says where."""
+    for member in apart:
+        assert {path.name for path in (member.home / "keys").iterdir()} == {"consensus.key", "node.key"}
+        home = Home.load(member.home, {})
+        assert home.organisation_keys is None
+        with pytest.raises(ConfigError, match="--organisation-keys"):
+            home.office()
+        whole = Home.load(member.home, {}, organisation_keys=member.organisation_keys)
+        assert (whole.office().account.public, whole.office().box.public) == (home.card.account, home.card.box)
+    with pytest.raises(ConfigError, match=re.escape(str(apart[1].organisation_keys / "account.key"))):
+        Home.load(apart[0].home, {}, organisation_keys=apart[1].organisation_keys)
+
+
+def test_one_of_an_organisations_keys_alone_is_a_home_that_has_lost_the_other(homes):
+    path = Layout(homes[0]).key("box")
+    path.unlink()
+    assert str(path) in refusal(homes[0])
+
+
+def test_a_folder_with_an_organisations_keys_is_no_place_for_another(apart, tmp_path):
+    with pytest.raises(InvalidInput, match="already holds"):
+        init_member(tmp_path / "another", "Another", "hospital", organisation_keys=apart[0].organisation_keys)
+    assert not (tmp_path / "another").exists()
 
 
 @pytest.mark.parametrize("name", KEY_NAMES)

@@ -21,7 +21,7 @@ from p2pledger.node.ceremony import (
     install_genesis,
     sign_as_member,
 )
-from p2pledger.node.home import Home, Layout, load_keys, load_seed
+from p2pledger.node.home import Home, Layout, load_node_keys, load_organisation_keys, load_seed
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.errors import ConfigError, InvalidInput
 from p2pledger.storage import files
@@ -80,8 +80,8 @@ def test_a_key_folder_that_others_can_look_into_is_refused(homes, without):
     layout = Layout(homes[0])
     layout.keys.chmod(0o755)
     with without(home._check_secret_folder, "if status.st_mode & 63"):
-        load_keys(layout)
-    assert is_refused(lambda: load_keys(layout))
+        load_node_keys(layout)
+    assert is_refused(lambda: load_node_keys(layout))
 
 
 @pytest.mark.attack("T33")
@@ -94,12 +94,12 @@ def test_a_linked_key_folder_is_refused(homes, tmp_path, without):
         without(home._check_secret_folder, "if not stat.S_ISDIR(status.st_mode)"),
         without(home._check_secret_folder, "if status.st_mode & 63"),  # a link lets everybody in, by its mode
     ):
-        load_keys(layout)
-    assert is_refused(lambda: load_keys(layout))
+        load_node_keys(layout)
+    assert is_refused(lambda: load_node_keys(layout))
     layout.keys.unlink()
     shutil.move(tmp_path / "elsewhere", layout.keys)
     layout.keys.chmod(0o755)
-    assert is_refused(lambda: load_keys(layout))
+    assert is_refused(lambda: load_node_keys(layout))
 
 
 @pytest.mark.attack("T33")
@@ -142,7 +142,7 @@ def test_a_wallet_that_others_can_touch_is_refused(tmp_path, without, mode):
 def test_another_members_key_is_refused(homes, without):
     """Two homes that sign with one consensus key equivocate sooner or later."""
     shutil.copy(Layout(homes[1]).key("consensus"), Layout(homes[0]).key("consensus"))
-    with without(home._own_card, "if in_genesis != own"):
+    with without(home._own_card, "if wanted != public"):
         Home.load(homes[0], {})
     assert is_refused(lambda: Home.load(homes[0], {}))
 
@@ -209,7 +209,7 @@ def test_a_card_that_was_changed_on_its_way_is_refused(members, without, field):
 def test_a_card_with_anothers_certificate_is_refused(members, without):
     """Signed by the member itself: in the trust stores its seat would stand for somebody else's node."""
     card = replace(members[0][1].card, certificate=members[1][1].card.certificate)
-    text = card_to_json(sign_card(card, load_keys(Layout(members[0][0])).account))
+    text = card_to_json(sign_card(card, load_organisation_keys(Layout(members[0][0])).account))
     with without(card_from_json, "check_certificate("):
         card_from_json(text, "mail")
     assert is_refused(lambda: card_from_json(text, "mail"))

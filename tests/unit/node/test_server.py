@@ -46,7 +46,7 @@ def patient_of(home: Home) -> Persona:
 
 
 def registration(node: Lone) -> Transaction:
-    patient, organisation = patient_of(node.home), node.home.keys.account
+    patient, organisation = patient_of(node.home), node.home.office().account
     draft = Draft.new(
         node.home.founding.chain,
         patient.account,

@@ -34,7 +34,7 @@ def roots(tmp_path: Path) -> list[Path]:
 
 def process_of(home: Home) -> VaultProcess:
     """Its node is not running: nobody listens where it is said to be."""
-    node = OwnNode(home, lambda: NodeAddress("127.0.0.1", 1, home.node), home.keys.account)
+    node = OwnNode(home, lambda: NodeAddress("127.0.0.1", 1, home.node), home.office().account)
     return VaultProcess(home, Vault(own_store(home), CUSTODIAN.box), node)
 
 
