@@ -208,7 +208,7 @@ class VaultProcess:
         return usage.f_bavail * usage.f_frsize >> 20 >= self.home.config.node.free_mib_min
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)  # a registry finds its collectors by identity
 class VaultMetrics(Collector):
     """The service's counters and the last audit as metrics, read when they are asked for."""
 
