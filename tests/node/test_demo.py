@@ -18,7 +18,7 @@ KEPT = (
     "and so do the validators, E_EXPIRED",
     "the new wallet opens all 182 old records",
     "no byte of it is in any home, backup or wallet any more",
-    "6 pairs tried",
+    "6 pairs of shares tried",
     "4 triples tried",
 )
 """What must be in the story, in its words."""
