@@ -303,6 +303,7 @@ class _Opening:
     def __init__(self, job: _Job, active: ActiveKey) -> None:
         self._job, self._active = job, active
         self._release = LongTerm(active.key)
+        self._access, self._key = job.ticket.access, job.ticket.key
         self._shares: dict[int, SharesReply] = {}
         self._wrong: dict[int, str] = {}
         self._strange: dict[bytes, str] = {}
@@ -357,7 +358,7 @@ class _Opening:
         label = label_of(sealed.ref, ticket.pid, ticket.custodian, ticket.chain, sealed.key_epoch)
         shares = {index: reply.shares[place] for index, reply in self._shares.items()}
         try:
-            opened = self._release.open(sealed.capsule, label, ticket.access, ticket.key, shares)
+            opened = self._release.open(sealed.capsule, label, self._access, self._key, shares)
         except TooFewShares as error:
             self._distrust(error.wrong, sealed.ref)
             return None

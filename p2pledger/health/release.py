@@ -10,6 +10,7 @@ The edge then writes the entries down durably, and only after that calls `share_
 remembers having released would be missing in the patient's accounting (I-9).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -32,6 +33,7 @@ from p2pledger.threshold.capsule import Label
 from p2pledger.threshold.group import Random
 from p2pledger.threshold.key_release import ShareHolder
 from p2pledger.threshold.one_time import ONE_TIME_BYTES_MAX, ONE_TIME_EPOCH, read_capsule
+from p2pledger.threshold.sealing import Sealer
 
 HEARTBEATS_MAX = 2
 """A validator whose last block is older than this many heartbeats does not know what the others have decided."""
@@ -218,14 +220,29 @@ def label_of(ref: RecordRef, pid: bytes, custodian: bytes, chain: ChainId, key_e
     return Label("record", chain, custodian, pid, ref.batch_id, ref.index, key_epoch)
 
 
-def share_of(entry: ReleaseEntry, capsule: bytes, holder: ShareHolder, random: Random) -> bytes:
-    """The sealed share of an entry that is written down.
+def share_of(
+    entry: ReleaseEntry, capsule: bytes, holder: ShareHolder, random: Random, sealer: Sealer | None = None
+) -> bytes:
+    """The sealed share of an entry that is written down; `sealer` to the entry's reader, where more are sealed to it.
 
     Raises Refused(E_CAPSULE) for a capsule that was not made for this label and this holder's key, whoever has
     committed to it.
     """
     assert sha256(capsule) == entry.capsule, "the entry is about another capsule"
     try:
-        return holder.release(capsule, entry.label, entry.access, random)
+        return holder.release(capsule, entry.label, entry.access, random, sealer)
     except (InvalidInput, ProofError) as error:
         raise Refused(Code.E_CAPSULE) from error
+
+
+def shares_of(
+    entries: Sequence[ReleaseEntry], capsules: Sequence[bytes], holder: ShareHolder, random: Random
+) -> tuple[bytes, ...]:
+    """The sealed shares of entries of one access, all of them written down; raises like `share_of`."""
+    try:
+        sealer = Sealer(entries[0].access.reader, random)
+    except InvalidInput as error:
+        raise Refused(Code.E_CAPSULE) from error
+    return tuple(
+        share_of(entry, capsule, holder, random, sealer) for entry, capsule in zip(entries, capsules, strict=True)
+    )

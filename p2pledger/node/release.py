@@ -144,10 +144,7 @@ class Releasing:
     ) -> tuple[bytes, ...]:
         def compute() -> tuple[float, tuple[bytes, ...]]:
             began_s = time.thread_time()
-            shares = tuple(
-                release.share_of(entry, capsule, holder, self.random)
-                for entry, capsule in zip(entries, recovery_release.capsules_of(request), strict=True)
-            )
+            shares = release.shares_of(entries, recovery_release.capsules_of(request), holder, self.random)
             return time.thread_time() - began_s, shares
 
         try:

@@ -26,7 +26,7 @@ from p2pledger.threshold.group import (
     Random,
     Scalar,
     add,
-    as_point,
+    as_point_times,
     as_scalar,
     base_times,
     challenge,
@@ -86,9 +86,9 @@ def check_capsule(data: bytes, label: Label) -> Point:
     Raises InvalidInput for bytes that are no capsule, ProofError for a capsule of another label or a changed one.
     """
     capsule = decode(Capsule, data, CAPSULE_BYTES_MAX)
-    u, u_bar, e, z = as_point(capsule.u), as_point(capsule.u_bar), as_scalar(capsule.e), as_scalar(capsule.z)
-    first = minus(base_times(z), times(e, u))
-    second = minus(times(z, SECOND_GENERATOR), times(e, u_bar))
+    e, z = as_scalar(capsule.e), as_scalar(capsule.z)
+    (u, e_u), (u_bar, e_u_bar) = as_point_times(capsule.u, e), as_point_times(capsule.u_bar, e)
+    first, second = minus(base_times(z), e_u), minus(times(z, SECOND_GENERATOR), e_u_bar)
     if _challenge(label, capsule.wrapped, u, u_bar, first, second) != e:
         raise ProofError(f"the capsule was not made for record {label.batch_id.hex()}/{label.index} of this label")
     return u

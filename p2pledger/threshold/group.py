@@ -1,11 +1,11 @@
 """The prime-order group of Ed25519, as libsodium computes in it: the only place that calls its point arithmetic.
 
-Every value that enters is checked once, at `as_point` or `as_scalar`: canonical, in the prime-order group, neither
-the identity nor zero. What goes wrong after that (a sum that cancels out, a product that is the identity) is the
-doing of whoever chose the values, so it is a ProofError and never libsodium's own RuntimeError. Secret scalars are
-bytes from beginning to end: Python's integers take a time that depends on their value. (Python cannot wipe memory;
-who can read the memory of a process can read its secrets.) Only `_noclamp` multiplication is used: clamping is no
-arithmetic.
+Every value that enters is checked once, at `as_point`, `as_point_times` or `as_scalar`: canonical, in the prime-order
+group, neither the identity nor zero. What goes wrong after that (a sum that cancels out, a product that is the
+identity) is the doing of whoever chose the values, so it is a ProofError and never libsodium's own RuntimeError.
+Secret scalars are bytes from beginning to end: Python's integers take a time that depends on their value. (Python
+cannot wipe memory; who can read the memory of a process can read its secrets.) Only `_noclamp` multiplication is
+used: clamping is no arithmetic.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,6 +50,21 @@ def as_point(data: bytes) -> Point:
     if len(data) != 32 or not crypto_core_ed25519_is_valid_point(data):
         raise InvalidInput(f"{data.hex()} is not a point of the prime-order group")
     return Point(data)
+
+
+def as_point_times(data: bytes, scalar: Scalar) -> tuple[Point, Point]:
+    """The point with this encoding, and scalar times it; raises InvalidInput as `as_point` does.
+
+    For what comes from outside and is multiplied at once: libsodium's `crypto_scalarmult_ed25519_noclamp` itself makes
+    the four checks of `crypto_core_ed25519_is_valid_point` (canonical, on the curve, of no small order, in the
+    prime-order group) before it multiplies, and making them twice costs as much as the product.
+    """
+    point = Point(data) if len(data) == 32 else as_point(data)
+    try:
+        return point, times(scalar, point)
+    except ProofError:
+        as_point(data)  # says what is wrong with it
+        raise
 
 
 def as_scalar(data: bytes) -> Scalar:

@@ -17,7 +17,7 @@ from p2pledger.primitives.errors import InvalidInput, ProofError, Unavailable
 from p2pledger.primitives.ids import Bytes16, Bytes32
 from p2pledger.threshold.capsule import Label
 from p2pledger.threshold.group import Random
-from p2pledger.threshold.sealing import BoxSecret
+from p2pledger.threshold.sealing import BoxSecret, Sealer
 
 P = TypeVar("P")
 """A share as its back-end reads it."""
@@ -88,8 +88,21 @@ class ShareHolder(Protocol):
     def check(self, capsule: bytes, label: Label) -> None:
         """That this holder could release its share of the capsule; raises InvalidInput or ProofError."""
 
-    def release(self, capsule: bytes, label: Label, access: Access, random: Random) -> bytes:
-        """Its share, proved and sealed to the reader's key. Checks the capsule first; raises like `check`."""
+    def release(
+        self, capsule: bytes, label: Label, access: Access, random: Random, sealer: Sealer | None = None
+    ) -> bytes:
+        """Its share, proved and sealed to the reader's key. Checks the capsule first; raises like `check`.
+
+        Who releases more for the same access passes one sealer to the reader's key.
+        """
+
+
+def sealer_of(access: Access, random: Random, sealer: Sealer | None) -> Sealer:
+    """The one that was passed, else a new one; raises InvalidInput for a reader's key that cannot be sealed to."""
+    if sealer is None:
+        return Sealer(access.reader, random)
+    assert sealer.reader == access.reader, "a share for one reader is not sealed to another"  # I-5
+    return sealer
 
 
 def share_context(capsule: bytes, label: Label, access: Access, index: int, share_epoch: int) -> bytes:
@@ -101,13 +114,14 @@ def open_with(
     release: KeyRelease,
     shares: Mapping[int, bytes],
     read: Callable[[int, bytes], P],
-    verify: Callable[[int, P], None],
+    verifier: Callable[[], Callable[[int, P], None]],
     unwrap: Callable[[dict[int, P]], bytes],
 ) -> Opened:
     """The content key from the first t shares that serve, in the order of their indices; raises TooFewShares.
 
-    At first they are only read, not verified: t good ones open the capsule, and what opens is authenticated. Only if it
-    does not open is each share verified, so that honest validators cost a reader nothing and a liar is named.
+    At first they are only read, nothing is verified: t good ones open the capsule, and what opens is authenticated, the
+    label with it. Only if it does not open is the capsule checked (`verifier` raises what `check` does), and then each
+    share: so that honest writers and validators cost a reader nothing, and a liar is named.
     """
     readable: dict[int, P] = {}
     wrong: list[int] = []
@@ -120,8 +134,8 @@ def open_with(
             try:
                 return Opened(unwrap(readable), tuple(wrong))
             except (InvalidInput, ProofError):
-                break  # one of them lies
-    good, lies = _verified(release, shares, read, verify)
+                break  # one of them lies, or the capsule does
+    good, lies = _verified(release, shares, read, verifier())
     if len(good) < release.threshold:
         missing = [index for index in release.holders if index not in shares]
         raise TooFewShares(release.threshold, good, missing, lies)

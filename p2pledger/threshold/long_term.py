@@ -8,7 +8,7 @@
    and opens with others.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated
 
 from msgspec import Meta
@@ -20,9 +20,9 @@ from p2pledger.primitives.errors import InvalidInput, ProofError
 from p2pledger.primitives.ids import U64, Bytes32
 from p2pledger.threshold.capsule import Label, check_capsule, open_capsule, seal_capsule
 from p2pledger.threshold.group import Point, Random, Scalar, as_point, as_scalar, base_times, times
-from p2pledger.threshold.key_release import Access, Opened, open_with, share_context
+from p2pledger.threshold.key_release import Access, Opened, open_with, sealer_of, share_context
 from p2pledger.threshold.proofs import EqualLogs, check_equal_logs, prove_equal_logs
-from p2pledger.threshold.sealing import BoxSecret, seal
+from p2pledger.threshold.sealing import BoxSecret, Sealer
 from p2pledger.threshold.sharing import check_commitments, combine_points, public_share
 
 _SHARE_BYTES_MAX = 128
@@ -103,24 +103,26 @@ class LongTerm:
     ) -> Opened:
         """The content key; raises TooFewShares, InvalidInput or ProofError."""
         _check_epoch(label, self.key)
-        u = check_capsule(capsule, label)
 
         def context(index: int) -> bytes:
             return share_context(capsule, label, access, index, self.key.share_epoch)
 
-        def read(index: int, sealed: bytes) -> tuple[Point, EqualLogs]:
-            share = decode(ReleasedShare, reader.open(sealed, context(index)), _SHARE_BYTES_MAX)
-            return as_point(share.image), share.proof
+        def read(index: int, sealed: bytes) -> ReleasedShare:
+            return decode(ReleasedShare, reader.open(sealed, context(index)), _SHARE_BYTES_MAX)
 
-        def verify(index: int, share: tuple[Point, EqualLogs]) -> None:
-            image, proof = share
-            check_equal_logs(proof, self.public_share(index), u, image, context(index))
+        def verifier() -> Callable[[int, ReleasedShare], None]:
+            u = check_capsule(capsule, label)
 
-        def unwrap(good: dict[int, tuple[Point, EqualLogs]]) -> bytes:
-            secret = combine_points({index: image for index, (image, _) in good.items()})
+            def verify(index: int, share: ReleasedShare) -> None:
+                check_equal_logs(share.proof, self.public_share(index), u, as_point(share.image), context(index))
+
+            return verify
+
+        def unwrap(good: dict[int, ReleasedShare]) -> bytes:
+            secret = combine_points({index: share.image for index, share in good.items()})
             return open_capsule(capsule, label, secret)
 
-        return open_with(self, shares, read, verify, unwrap)
+        return open_with(self, shares, read, verifier, unwrap)
 
 
 class LongTermHolder:
@@ -152,14 +154,16 @@ class LongTermHolder:
         """Like everybody's check; raises InvalidInput or ProofError."""
         self._release.check(capsule, label)
 
-    def release(self, capsule: bytes, label: Label, access: Access, random: Random) -> bytes:
+    def release(
+        self, capsule: bytes, label: Label, access: Access, random: Random, sealer: Sealer | None = None
+    ) -> bytes:
         """D_i with its proof, sealed to the reader's key; raises InvalidInput or ProofError."""
         _check_epoch(label, self._release.key)
         u = check_capsule(capsule, label)
         context = share_context(capsule, label, access, self._index, self._release.key.share_epoch)
         image = times(self._secret, u)
         proof = prove_equal_logs(self._secret, self._public, u, image, context, random)
-        return seal(access.reader, encode(ReleasedShare(image, proof)), context, random)
+        return sealer_of(access, random, sealer).seal(encode(ReleasedShare(image, proof)), context)
 
 
 def _check_epoch(label: Label, key: JointKey) -> None:

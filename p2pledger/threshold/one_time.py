@@ -24,8 +24,8 @@ from p2pledger.primitives.errors import InvalidInput, ProofError
 from p2pledger.primitives.ids import U64, Bytes32
 from p2pledger.threshold.capsule import CONTENT_KEY_BYTES, WRAPPED_BYTES, Label
 from p2pledger.threshold.group import Point, Random, Scalar, as_scalar, random_scalar
-from p2pledger.threshold.key_release import Access, Opened, open_with, share_context
-from p2pledger.threshold.sealing import SEALING_BYTES, BoxSecret, decrypt_once, encrypt_once, seal
+from p2pledger.threshold.key_release import Access, Opened, open_with, sealer_of, share_context
+from p2pledger.threshold.sealing import SEALING_BYTES, BoxSecret, Sealer, decrypt_once, encrypt_once, seal
 from p2pledger.threshold.sharing import Polynomial, check_commitments, check_share, combine
 
 _BOX_BYTES = 32 + SEALING_BYTES
@@ -100,7 +100,10 @@ class OneTime:
         def unwrap(good: dict[int, Scalar]) -> bytes:
             return decrypt_once(_key(combine(good), label), parts.wrapped, self._wrapping(label))
 
-        return open_with(self, shares, read, lambda index, share: check_share(share, commitments, index), unwrap)
+        def verify(index: int, share: Scalar) -> None:
+            check_share(share, commitments, index)
+
+        return open_with(self, shares, read, lambda: verify, unwrap)
 
     def parse(self, capsule: bytes) -> tuple[OneTimeCapsule, tuple[Point, ...]]:
         """The capsule and its commitments; raises InvalidInput where it is not for these holders."""
@@ -143,10 +146,13 @@ class OneTimeHolder:
         """The deposit check; raises InvalidInput or ProofError."""
         self._share(capsule, label)
 
-    def release(self, capsule: bytes, label: Label, access: Access, random: Random) -> bytes:
+    def release(
+        self, capsule: bytes, label: Label, access: Access, random: Random, sealer: Sealer | None = None
+    ) -> bytes:
         """The share, sealed to the reader's key; raises InvalidInput or ProofError."""
         share = self._share(capsule, label)
-        return seal(access.reader, share, share_context(capsule, label, access, self._index, self.table), random)
+        context = share_context(capsule, label, access, self._index, self.table)
+        return sealer_of(access, random, sealer).seal(share, context)
 
     def _share(self, capsule: bytes, label: Label) -> Scalar:
         parts, commitments = self._release.parse(capsule)

@@ -9,6 +9,7 @@ Fewer than t shares say nothing about the secret: for each value of it there is 
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from p2pledger.primitives.errors import InvalidInput, ProofError
 from p2pledger.threshold.group import (
@@ -17,6 +18,7 @@ from p2pledger.threshold.group import (
     Scalar,
     add,
     as_point,
+    as_point_times,
     base_times,
     divide,
     multiply,
@@ -87,7 +89,13 @@ def lagrange(indices: Sequence[int]) -> dict[int, Scalar]:
     """λ_i for each index, so that p(0) = Σ λ_i·p(i). Raises InvalidInput for an index that stands there twice."""
     if len(set(indices)) != len(indices):
         raise InvalidInput(f"indices {sorted(indices)} are not distinct")
-    return {index: _coefficient(index, indices) for index in indices}
+    return dict(_coefficients(tuple(indices)))
+
+
+@lru_cache(maxsize=64)
+def _coefficients(indices: tuple[int, ...]) -> tuple[tuple[int, Scalar], ...]:
+    """All public, and the same for each record that the same holders open."""
+    return tuple((index, _coefficient(index, indices)) for index in indices)
 
 
 def _coefficient(index: int, indices: Sequence[int]) -> Scalar:
@@ -112,8 +120,9 @@ def combine(shares: Mapping[int, Scalar]) -> Scalar:
     return value
 
 
-def combine_points(shares: Mapping[int, Point]) -> Point:
-    """p(0)·U from exactly threshold-many p(i)·U by index."""
+def combine_points(shares: Mapping[int, bytes]) -> Point:
+    """p(0)·U from exactly threshold-many p(i)·U by index; raises InvalidInput where one is no point of the group."""
     if not shares:
         raise InvalidInput("no shares to combine")
-    return total(times(coefficient, shares[index]) for index, coefficient in lagrange(tuple(shares)).items())
+    coefficients = lagrange(tuple(shares))
+    return total(as_point_times(shares[index], coefficient)[1] for index, coefficient in coefficients.items())

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from p2pledger.primitives.errors import InvalidInput, ProofError
 from p2pledger.threshold import group
-from p2pledger.threshold.group import as_point, as_scalar, base_times, public_scalar, scalar_from
+from p2pledger.threshold.group import as_point, as_point_times, as_scalar, base_times, public_scalar, scalar_from
 
 ORDER = 2**252 + 27742317777372353535851937790883648493
 P = 2**255 - 19
@@ -35,6 +35,24 @@ def test_a_point_with_a_component_of_small_order_does_not_enter(scalar: group.Sc
     for torsion in SMALL_ORDER[2:]:
         with pytest.raises(InvalidInput):
             as_point(crypto_core_ed25519_add(base_times(scalar), torsion))
+
+
+@given(scalars, scalars)
+def test_what_is_multiplied_at_once_enters_by_the_same_rules(scalar: group.Scalar, factor: group.Scalar) -> None:
+    """All eight points of small order, alone and added to a good one: the product refuses what the check does."""
+    from nacl.bindings import crypto_core_ed25519_add
+
+    good, torsion, seen = base_times(scalar), SMALL_ORDER[3], set()
+    while torsion not in seen:
+        seen.add(torsion)
+        strange = [torsion, crypto_core_ed25519_add(good, torsion), *NON_CANONICAL, b"", bytes(31), good + b"\0"]
+        for data in strange:
+            if data != good:
+                with pytest.raises(InvalidInput, match="prime-order"):
+                    as_point_times(data, factor)
+        torsion = crypto_core_ed25519_add(torsion, SMALL_ORDER[3])
+    assert len(seen) == 8
+    assert as_point_times(good, factor) == (good, group.times(factor, good))
 
 
 @pytest.mark.parametrize("value", [0, ORDER, ORDER + 1, 2**256 - 1])

@@ -11,7 +11,7 @@ from p2pledger.primitives.errors import InvalidInput, ProofError
 from p2pledger.threshold.capsule import CAPSULE_BYTES_MAX, Capsule, Label
 from p2pledger.threshold.key_release import Access, TooFewShares
 from p2pledger.threshold.one_time import OneTime
-from p2pledger.threshold.sealing import BoxSecret
+from p2pledger.threshold.sealing import BoxSecret, Sealer, seal
 from tests.unit.threshold.stage import (
     ACCESS,
     BACK_ENDS,
@@ -110,6 +110,44 @@ def test_a_share_serves_its_own_access_and_reader_alone(keepers: Keepers, capsul
         with pytest.raises(TooFewShares) as caught:
             keepers.release.open(capsule, LABEL, access, reader, keepers.shares(capsule))
         assert not caught.value.good
+
+
+def test_shares_of_many_records_are_sealed_to_one_reader_at_once(keepers: Keepers) -> None:
+    """One product with the reader's key serves all of them, and each opens in its own place alone."""
+    labels = [LABEL, replace(LABEL, index=4)]
+    capsules = [keepers.release.wrap(CONTENT_KEY, label, random_of("writer")) for label in labels]
+    shares: list[dict[int, bytes]] = [{}, {}]
+    for holder in keepers.holders:
+        random = random_of(f"release {holder.index}")
+        sealer = Sealer(READER.public, random)
+        for place, label in enumerate(labels):
+            shares[place][holder.index] = holder.release(capsules[place], label, ACCESS, random, sealer)
+        assert shares[0][holder.index][:32] == shares[1][holder.index][:32], "the ephemeral key"
+    for place, label in enumerate(labels):
+        opened = keepers.release.open(capsules[place], label, ACCESS, READER, shares[place])
+        assert (opened.content_key, opened.wrong) == (CONTENT_KEY, ())
+        with pytest.raises(TooFewShares):
+            keepers.release.open(capsules[place], label, ACCESS, READER, shares[1 - place])
+
+
+def test_a_sealer_uses_no_key_twice_and_serves_no_other_reader(keepers: Keepers, capsule: bytes) -> None:
+    """I-5, and two texts under one key would show their difference."""
+    random = random_of("sealer")
+    sealer = Sealer(READER.public, random)
+    sealer.seal(b"one", b"context")
+    with pytest.raises(AssertionError, match="twice"):
+        sealer.seal(b"other", b"context")
+    assert repr(sealer) == f"Sealer(reader={READER.public.hex()})"
+    other = Access(ACCESS.access_id, BoxSecret(sha256(b"another reader")).public)
+    with pytest.raises(AssertionError, match="another"):
+        keepers.holders[0].release(capsule, LABEL, other, random, sealer)
+
+
+def test_a_key_remembers_no_more_senders_than_fit(keepers: Keepers, capsule: bytes) -> None:
+    """However many strangers seal to it, what comes from each still opens."""
+    random = random_of("senders")
+    sealed = [seal(READER.public, bytes([number]), b"context", random) for number in range(70)]
+    assert [READER.open(one, b"context") for one in sealed + sealed] == [bytes([n]) for n in range(70)] * 2
 
 
 def test_a_changed_capsule_serves_nobody(keepers: Keepers, capsule: bytes) -> None:
