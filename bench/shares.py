@@ -140,7 +140,7 @@ def sealing_rate() -> float:
 def chart_row(release: LongTerm, holders: list[ShareHolder]) -> Row:
     """A chart of 182 records: what its custodian and its reader compute, in processor time of one thread."""
     custodian, patient = Custodian.of_box_seed(b"C" * 16, sha256(b"box")), Patient(b"P" * 16, READER.public)
-    origin = Origin(custodian, capsules=Capsules(release.key, CHAIN))
+    origin = Origin(custodian, capsules=Capsules.to_key(release.key, CHAIN))
     name = next(path for path in (files("p2pledger") / "samples" / "bundles").iterdir() if "Fidel_Bins" in path.name)
     bundle = name.read_bytes()
     began_ns = time.thread_time_ns()

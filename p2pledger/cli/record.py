@@ -17,6 +17,7 @@ from p2pledger.cli.values import Hex
 from p2pledger.primitives.errors import InvalidInput, Unavailable
 
 if TYPE_CHECKING:
+    from p2pledger.client.depositing import Deposited
     from p2pledger.client.ingest import Capsules, Origin, Prepared
     from p2pledger.client.keyring import OrganisationWallet
     from p2pledger.client.ledger import LedgerClient, Receipt
@@ -48,30 +49,38 @@ for command in (index, ask, get, handover, export):
     metavar="[FHIR-ID=]PID[:BOXKEY]|[FHIR-ID=]CARD",
     help="Whose records: the patient's card or pid; with its FHIR id, and repeated, for bulk files of several.",
 )
+@click.option("--one-time", is_flag=True, help="Share each record's key by itself among the validators: no joint key.")
 @click.option("--without-release", is_flag=True, help="Seal to custodian and patient only, for good.")
 @with_connection
-def ingest(connection: Connection, files: tuple[Path, ...], patients: tuple[str, ...], without_release: bool) -> None:
+def ingest(
+    connection: Connection, files: tuple[Path, ...], patients: tuple[str, ...], one_time: bool, without_release: bool
+) -> None:
     """Take in a FHIR Bundle, or bulk export FILES (.ndjson): seal, keep in the home's vault, commit on the chain.
 
     Each record's key also goes into a capsule that t validators open for whom the chain allows. That is committed to,
-    so it cannot be added later: without a joint key on the chain nothing is taken in, unless --without-release.
+    so it cannot be added later: without a joint key on the chain nothing is taken in, unless --one-time or
+    --without-release. One-time secrets are deposited with the validators afterwards, until t of them have acknowledged.
     """
-    from p2pledger.client.custody import capsules_of, keep_and_commit, patient_of
+    from p2pledger.client.custody import capsules_of, keep_and_commit, one_time_of, patient_of
     from p2pledger.client.ingest import Origin
     from p2pledger.node.vault import replicas_of
 
+    if one_time and without_release:
+        raise InvalidInput("say --one-time or --without-release, not both")
     custodian = connection.organisation()
     given = _given(patients)
 
     async def known(ledger: "LedgerClient") -> "tuple[Capsules | None, dict[str | None, Patient]]":
-        capsules = None if without_release else await capsules_of(ledger)
+        capsules = None
+        if not without_release:
+            capsules = await (one_time_of if one_time else capsules_of)(ledger)
         return capsules, {name: await patient_of(ledger, pid, box) for name, (pid, box) in given.items()}
 
     capsules, people = connection.ask(custodian.account, known)
     if capsules is None and not without_release:
         raise Unavailable(
             "E_KEY_EPOCH: no checkpoint has a joint key yet, so no reader could ever be given these records; "
-            "wait for the validators' key ceremony, or say --without-release"
+            "wait for the validators' key ceremony, or say --one-time, which needs none, or --without-release"
         )
     with progress_bar("sealing") as report:
         batches = _prepared(files, Origin(custodian.custodian, capsules=capsules), people, report)
@@ -95,6 +104,48 @@ def ingest(connection: Connection, files: tuple[Path, ...], patients: tuple[str,
     ]
     connection.session.show_all(rows, ["batch", "pid", "records", "height", "root"])
     say("committed, proven; 'record list BATCH' shows the compartments that a consent can name")
+    if one_time:
+        deposit_all(connection, vault, [one.operation.batch_id for one in batches])
+
+
+@record.command("deposit")
+@click.argument("batch", type=Hex(16))
+@with_connection
+def deposit(connection: Connection, batch: bytes) -> None:
+    """Show the validators the one-time secrets of BATCH, until enough have acknowledged: what ingest ends with.
+
+    For what was interrupted, or for who was away; acknowledgements that the chain has stay. Status 75: fewer than t.
+    """
+    custodian = connection.organisation()
+    vault = vault_of(connection, custodian)
+    if not vault.has_batch(batch):
+        raise InvalidInput(f"the vault has no batch {batch.hex()}")
+    rows = [
+        {"validator": one.organisation, "acknowledged": one.acknowledged, "of": done.records, "reason": one.reason}
+        for done in deposit_all(connection, vault, [batch])
+        for one in done.custody
+    ]
+    connection.session.show_all(rows, ["validator", "acknowledged", "of", "reason"])
+
+
+def deposit_all(connection: Connection, vault: "Vault", batches: "list[bytes]") -> "list[Deposited]":
+    """Deposit them, and say who has not acknowledged. Raises Unavailable where they are too few."""
+    from p2pledger.client.depositing import demand_enough, deposit
+
+    async def work(ledger: "LedgerClient") -> "list[Deposited]":
+        return [await deposit(ledger, vault, batch_id) for batch_id in batches]
+
+    found = connection.ask(connection.organisation().account, work)
+    for done in found:
+        demand_enough(done)
+        missing = [one for one in done.custody if one.reason]
+        say(
+            f"batch {done.batch_id.hex()}: {len(done.custody) - len(missing)} validators have acknowledged their "
+            f"shares of {done.records} records; any {done.threshold} of them open one"
+        )
+        for one in missing:
+            say(f"warning: {one.organisation} acknowledges {one.acknowledged}: {one.reason}")
+    return found
 
 
 @record.command("list")

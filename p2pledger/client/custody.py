@@ -4,6 +4,7 @@ from functools import partial
 
 import trio
 
+from p2pledger.client.depositing import newest_table
 from p2pledger.client.ingest import Capsules, Prepared, batch_operation
 from p2pledger.client.ledger import LedgerClient, Receipt
 from p2pledger.client.records import Patient
@@ -15,7 +16,7 @@ from p2pledger.health.joint_key import ActiveKey
 from p2pledger.health.records import Batch
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode
-from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Rejected
+from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Rejected, Unavailable
 from p2pledger.vault.replicas import Replicas
 
 
@@ -74,7 +75,19 @@ async def capsules_of(ledger: LedgerClient) -> Capsules | None:
     _, data = await ledger.state(keys.joint_key(decode(int, newest, 9)))
     if data is None:
         raise ProofError(f"key epoch {decode(int, newest, 9)} is the newest, and the chain has no key of it")
-    return Capsules(decode(ActiveKey, data, limits.STATE_VALUE_BYTES_MAX).key, ledger.founding.chain)
+    return Capsules.to_key(decode(ActiveKey, data, limits.STATE_VALUE_BYTES_MAX).key, ledger.founding.chain)
+
+
+async def one_time_of(ledger: LedgerClient) -> Capsules:
+    """What shares each key by itself among the validators. Raises Unavailable while too few have announced a key."""
+    table = await newest_table(ledger)
+    if table is None or not table.is_usable:
+        standing = 0 if table is None else len(table.holders)
+        raise Unavailable(
+            f"E_UNAVAILABLE: {standing} validators have announced a deposit key at the last checkpoint, "
+            f"{'n - f' if table is None else table.threshold} are needed; their nodes do it by themselves"
+        )
+    return Capsules.one_time(table, ledger.founding.chain)
 
 
 async def committed_root(ledger: LedgerClient, ref: RecordRef) -> bytes:

@@ -36,13 +36,16 @@ from p2pledger.fhir.resources import (
 )
 from p2pledger.fhir.spans import Extracted, extract_bundle, extract_ndjson
 from p2pledger.health.commitments import AUTHORS_MAX, FHIR_JSON, SALT_BYTES, RecordRef, commit
+from p2pledger.health.deposits import DepositTable
 from p2pledger.health.operations import CompartmentCount, RecordBatch
 from p2pledger.health.release import label_of
 from p2pledger.primitives import limits
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import ChainId
+from p2pledger.threshold.key_release import KeyRelease
 from p2pledger.threshold.long_term import JointKey, LongTerm
+from p2pledger.threshold.one_time import ONE_TIME_EPOCH
 
 _BUNDLE_SCHEMA, _NDJSON_SCHEMA = 1, 2
 
@@ -55,20 +58,34 @@ class Prepared:
     manifest: Manifest
     sealed_manifest: bytes
     objects: Mapping[bytes, bytes]
-    """Name to sealed object or capsule; each record has an object, and with a joint key a capsule."""
+    """Name to sealed object or capsule; each record has an object, and unless its origin makes none a capsule."""
 
 
 class Capsules:
-    """Seals content keys to the validators' joint key, so that whom the chain allows can be given them."""
+    """Seals content keys to the validators together, so that whom the chain allows can be given them."""
 
-    def __init__(self, key: JointKey, chain: ChainId) -> None:
-        """Raises InvalidInput where the key has a commitment that is no point."""
-        self.key, self.chain = key, chain
-        self._release = LongTerm(key)
+    def __init__(self, release: KeyRelease, key_epoch: int, chain: ChainId) -> None:
+        self.key_epoch, self.chain = key_epoch, chain
+        self._release = release
+
+    @staticmethod
+    def to_key(key: JointKey, chain: ChainId) -> "Capsules":
+        """To a joint key. Raises InvalidInput where it has a commitment that is no point."""
+        return Capsules(LongTerm(key), key.key_epoch, chain)
+
+    @staticmethod
+    def one_time(table: DepositTable, chain: ChainId) -> "Capsules":
+        """To the deposit keys of a table, each record by itself. Raises InvalidInput where too few stand in it."""
+        return Capsules(table.release, ONE_TIME_EPOCH, chain)
+
+    @property
+    def is_one_time(self) -> bool:
+        """Whether nobody can be given anything before the validators have acknowledged their shares."""
+        return self.key_epoch == ONE_TIME_EPOCH
 
     def seal(self, content_key: bytes, ref: RecordRef, pid: bytes, custodian: bytes) -> bytes:
         """The capsule of the key of this record, and of no other."""
-        label = label_of(ref, pid, custodian, self.chain, self.key.key_epoch)
+        label = label_of(ref, pid, custodian, self.chain, self.key_epoch)
         return self._release.wrap(content_key, label, secrets.token_bytes)
 
 
@@ -217,7 +234,7 @@ def _prepare(
         entries=tuple(entries),
         handles=tuple(handles.values()),
         schema=source[1],
-        key_epoch=0 if origin.capsules is None else origin.capsules.key.key_epoch,
+        key_epoch=0 if origin.capsules is None else origin.capsules.key_epoch,
     )
     return Prepared(batch_operation(manifest), manifest, seal_manifest(manifest, custodian, patient), objects)
 

@@ -196,7 +196,7 @@ class LedgerClient:
         failure: Exception | None = None
         for node in self._links.in_order():
             try:
-                answers.append((await self._ask_one(node, GetAccount(_ID), AccountReply)).next_nonce)
+                answers.append((await self.ask_one(node, GetAccount(_ID), AccountReply)).next_nonce)
             except _FAULTS as error:
                 failure = error
             if len(answers) > self.founding.validators.f:
@@ -334,7 +334,7 @@ class LedgerClient:
         failures: list[tuple[Node, Exception]] = []
         for node in nodes:
             try:
-                found = read(await self._ask_one(node, request, kind))
+                found = read(await self.ask_one(node, request, kind))
             except _FAULTS as error:
                 failures.append((node, error))
                 continue
@@ -349,7 +349,7 @@ class LedgerClient:
     async def status(self, node: Node | None = None) -> StatusReply:
         """How a node sees itself and the others; not proven."""
         if node is not None:
-            return await self._ask_one(node, GetStatus(_ID), StatusReply)
+            return await self.ask_one(node, GetStatus(_ID), StatusReply)
         return await self._ask(GetStatus(_ID), StatusReply, _as_it_is)
 
     async def block(self, height: int = 0) -> BlockReply:
@@ -374,7 +374,7 @@ class LedgerClient:
         failure: Exception = Unavailable("no node to ask")
         for node in self._links.in_order():
             try:
-                reply = await self._ask_one(node, GetOrganisations(_ID), OrganisationsReply)
+                reply = await self.ask_one(node, GetOrganisations(_ID), OrganisationsReply)
                 answers.append(set(reply.organisations))
             except _FAULTS as error:
                 failure = error
@@ -393,15 +393,14 @@ class LedgerClient:
     async def shares(self, request: ShareRequest, enough: int | None = None) -> Heard:
         """What all nodes say to a reader of an allowed access, at most until `enough` have sent shares."""
         question = GetShares(_ID, request)
-        nodes = list(self._links.in_order())
         return await ask_all(
-            nodes, lambda node: self._ask_one(node, question, SharesReply), self.founding, request, enough
+            list(self.nodes), lambda node: self.ask_one(node, question, SharesReply), self.founding, request, enough
         )
 
     async def judge(self, request: ReleaseRequest, node: Node | None = None) -> Code:
         """What a node would say to `shares` now: of a member organisation to its own node. E_INTERNAL: none we know."""
         question = Judge(_ID, request)
-        asked = self.told(question, JudgeReply) if node is None else self._ask_one(node, question, JudgeReply)
+        asked = self.told(question, JudgeReply) if node is None else self.ask_one(node, question, JudgeReply)
         reply = await asked
         return Code(reply.code) if reply.code in Code.__members__.values() else Code.E_INTERNAL
 
@@ -457,7 +456,7 @@ class LedgerClient:
         failure: Exception = Unavailable("no node to ask")
         for node in self._links.in_order():
             try:
-                return check(await self._ask_one(node, request, kind))
+                return check(await self.ask_one(node, request, kind))
             except Rejected:
                 raise
             except trio.TooSlowError:
@@ -466,7 +465,13 @@ class LedgerClient:
                 failure = error
         raise failure
 
-    async def _ask_one(self, node: Node, request: Question, kind: type[R]) -> R:
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """All that it knows, the ones that answer well first."""
+        return tuple(self._links.in_order())
+
+    async def ask_one(self, node: Node, request: Question, kind: type[R]) -> R:
+        """What this node answers, believed or not. Raises what is wrong with it, trio.TooSlowError, Rejected."""
         with trio.fail_after(self._patience.silence_s):
             return await self._patiently(node, request, kind)
 

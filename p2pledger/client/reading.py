@@ -23,25 +23,22 @@ from p2pledger.client.health import EVERYTHING, ConsentCard, Scope, request_acce
 from p2pledger.client.integrity import alert
 from p2pledger.client.keyring import Persona
 from p2pledger.client.ledger import LedgerClient
+from p2pledger.client.openings import Holders, holders_of, opening_of, portions, secret_of
 from p2pledger.client.records import SealedRecord, open_with_key
 from p2pledger.client.sealing import BoxKey
 from p2pledger.client.shares import Heard
 from p2pledger.client.tickets import Ticket
 from p2pledger.client.vault import Progress, Vault, silent
-from p2pledger.health import keys
 from p2pledger.health.commitments import SALT_BYTES, RecordRef, commit
-from p2pledger.health.joint_key import ActiveKey
 from p2pledger.health.operations import AccessRequest, record_handle
 from p2pledger.health.purposes import Purpose
-from p2pledger.health.release import RecordOpening, ReleaseRequest, label_of
+from p2pledger.health.release import ReleaseRequest, label_of
 from p2pledger.network.api import SharesReply
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import decode
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Refused, Rejected, Unavailable
 from p2pledger.primitives.ids import Bytes16, Bytes32, ChainId, Millis
 from p2pledger.threshold.key_release import TooFewShares
-from p2pledger.threshold.long_term import LongTerm
 from p2pledger.vault.objects import Spoiled
 
 _NAMED_MAX = 64
@@ -226,10 +223,10 @@ async def read_records(
         part = refs[start : start + limits.RELEASE_RECORDS_MAX]
         sealed = await source.fetch(ticket.access_id, ticket.salt, ticket.scope, part)
         _check_answer(part, sealed)
-        for epoch in sorted({one.key_epoch for one in sealed}):
-            of_epoch = [one for one in sealed if one.key_epoch == epoch]
-            job = _Job(ticket, of_epoch, partial(_told, progress, len(opened), len(refs)))
-            content_keys, names = await _keys_of(ledger, job, epoch)
+        for places in portions([opening_of(one) for one in sealed]):
+            portion = [sealed[place] for place in places]
+            job = _Job(ticket, portion, partial(_told, progress, len(opened), len(refs)))
+            content_keys, names = await _keys_of(ledger, job)
             blamed.update(dict.fromkeys(names))
             opened += await trio.to_thread.run_sync(_decrypted, job, content_keys)
     order = {(ref.batch_id, ref.index): place for place, ref in enumerate(refs)}
@@ -257,7 +254,7 @@ def _check_answer(wanted: Sequence[RecordRef], sealed: Sequence[SealedRecord]) -
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """Records of one key epoch that are being opened."""
+    """Records of one secret that are being opened."""
 
     ticket: Ticket
     sealed: Sequence[SealedRecord]
@@ -266,29 +263,20 @@ class _Job:
     @property
     def request(self) -> ReleaseRequest:
         ticket = self.ticket
-        openings = tuple(RecordOpening(one.ref.batch_id, one.proof, one.key_epoch, one.capsule) for one in self.sealed)
+        openings = tuple(opening_of(one) for one in self.sealed)
         return ReleaseRequest(ticket.access_id, ticket.salt, ticket.scope, openings)
 
 
-async def active_key(ledger: LedgerClient, key_epoch: int) -> ActiveKey:
-    """The joint key of an epoch in its newest sharing that a checkpoint proves. Raises Unavailable where none does."""
-    height, data = await ledger.state(keys.joint_key(key_epoch))
-    if data is None:
-        raise Unavailable(
-            f"checkpoint {height} has no joint key of epoch {key_epoch} yet; ask again after the next one"
-        )
-    return decode(ActiveKey, data, limits.STATE_VALUE_BYTES_MAX)
-
-
-async def _keys_of(ledger: LedgerClient, job: _Job, epoch: int) -> tuple[list[bytes], list[Blame]]:
+async def _keys_of(ledger: LedgerClient, job: _Job) -> tuple[list[bytes], list[Blame]]:
     """The content keys from the first t shares that serve; from all validators' where one of those lied."""
-    active = await active_key(ledger, epoch)
-    heard = await ledger.shares(job.request, enough=active.key.threshold)
-    opening = _Opening(job, active)
+    secret = secret_of(opening_of(job.sealed[0]))
+    holders = await holders_of(ledger, secret)
+    heard = await ledger.shares(job.request, enough=holders.release.threshold)
+    opening = _Opening(job, holders)
     await trio.to_thread.run_sync(opening.add, heard.replies)
     if opening.lacks_shares:
         if opening.was_shared_anew:
-            opening = _Opening(job, await active_key(ledger, epoch))
+            opening = _Opening(job, await holders_of(ledger, secret))
         heard = await ledger.shares(job.request)
         await trio.to_thread.run_sync(opening.add, heard.replies)
     blamed = list(opening.blamed(ledger.founding))
@@ -300,14 +288,14 @@ async def _keys_of(ledger: LedgerClient, job: _Job, epoch: int) -> tuple[list[by
 class _Opening:
     """The capsules of a job, and the shares that have come for them."""
 
-    def __init__(self, job: _Job, active: ActiveKey) -> None:
-        self._job, self._active = job, active
-        self._release = LongTerm(active.key)
+    def __init__(self, job: _Job, holders: Holders) -> None:
+        self._job, self._holders = job, holders
+        self._release = holders.release
         self._access, self._key = job.ticket.access, job.ticket.key
         self._shares: dict[int, SharesReply] = {}
         self._wrong: dict[int, str] = {}
         self._strange: dict[bytes, str] = {}
-        self._sharing = (active.key.key_epoch, active.key.share_epoch)
+        self._sharing = holders.sharing
         self._strange_sharings: set[tuple[int, int]] = set()
         self.content_keys: list[bytes] = []
 
@@ -347,7 +335,7 @@ class _Opening:
             self._strange[reply.validator] = "sends shares of sharing {}.{}, proven is {}.{}".format(
                 *sharing, *self._sharing
             )
-        elif self._active.index_of(reply.validator) != reply.index:
+        elif self._holders.index_of(reply.validator) != reply.index:
             self._strange[reply.validator] = f"says to hold share {reply.index}, which is not its own"
         elif reply.index not in self._wrong:
             self._shares[reply.index] = reply
@@ -376,7 +364,7 @@ class _Opening:
         """Who sent something that no honest validator sends, by name."""
         names: dict[bytes, str] = {card.validator: card.name for card in founding.genesis.cards}
         for index, reason in sorted(self._wrong.items()):
-            validator = self._active.holders[index - 1]
+            validator = self._holders.validators[index - 1]
             yield Blame(names.get(validator, validator.hex()), reason)
         for validator, reason in sorted(self._strange.items()):
             yield Blame(names.get(validator, validator.hex()), reason)

@@ -96,7 +96,7 @@ class SealedRecord(Record, frozen=True):
     """The sealed object."""
     capsule: bytes
     key_epoch: U64
-    """Of the joint key that the capsule is sealed to."""
+    """Of the joint key that the capsule is sealed to; 0: a one-time secret."""
     proof: RecordProof
     salt: Bytes32
     media_type: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from p2pledger.client.records import Manifest, ManifestEntry, SealedRecord, open_manifest, open_record
 from p2pledger.client.sealing import BoxKey
 from p2pledger.health.commitments import RecordProof, RecordRef, check_commitment
+from p2pledger.health.release import RecordOpening
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.vault.objects import DirectoryStore, ObjectStore, Spoiled, is_content
 
@@ -147,6 +148,21 @@ class Vault:
             proof=prove(ref.index),
             salt=entry.salt,
             media_type=entry.media_type,
+        )
+
+    def openings(self, batch_id: bytes) -> tuple[RecordOpening, ...]:
+        """What validators are shown of all records of a batch that have capsules; raises as `sealed_records`."""
+        manifest = self.manifest(batch_id)
+        prove = manifest.proofs()
+        return tuple(
+            RecordOpening(
+                manifest.batch_id,
+                prove(entry.index),
+                manifest.key_epoch,
+                self._kept(entry.capsule, f"record {manifest.ref(entry.index)}: capsule"),
+            )
+            for entry in manifest.entries
+            if entry.capsule is not None
         )
 
     def prove(self, ref: RecordRef) -> RecordProof:

@@ -11,10 +11,11 @@ from functools import partial
 
 import trio
 
+from p2pledger.client.openings import opening_of, portions
 from p2pledger.client.records import Manifest, SealedRecord
 from p2pledger.client.vault import Vault, names_of
 from p2pledger.health.commitments import RecordRef
-from p2pledger.health.release import RecordOpening, ReleaseRequest
+from p2pledger.health.release import ReleaseRequest
 from p2pledger.primitives.codec import decode, encode
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, InvalidInput, PeerFault, Rejected, StoreError
@@ -53,9 +54,12 @@ class RecordService:
         if not set(question.wanted) <= set(question.scope) or len(set(question.wanted)) < len(question.wanted):
             raise Rejected(Code.E_SCOPE, f"{len(question.wanted)} records that are not each once in the scope")
         records = await self._sealed(question.wanted)
-        code = await self._judge(_as_release(question, records), reader)
-        if code != Code.OK:
-            raise Rejected(code, f"access {question.access_id.hex()} gives its reader no record now")
+        openings = [opening_of(record) for record in records]
+        for portion in portions(openings):
+            asked = tuple(openings[place] for place in portion)
+            code = await self._judge(ReleaseRequest(question.access_id, question.salt, question.scope, asked), reader)
+            if code != Code.OK:
+                raise Rejected(code, f"access {question.access_id.hex()} gives its reader no record now")
         return RecordsReply(_fitting(records))
 
     async def _sealed(self, refs: Sequence[RecordRef]) -> tuple[SealedRecord, ...]:
@@ -85,11 +89,6 @@ class RecordService:
             for name in names_of(manifests[ref.batch_id].entry(ref.index)):
                 gathered.put(name, await self._replicas.get(name))
         return vault.sealed_records(refs)
-
-
-def _as_release(question: FetchRecords, records: Sequence[SealedRecord]) -> ReleaseRequest:
-    openings = tuple(RecordOpening(one.ref.batch_id, one.proof, one.key_epoch, one.capsule) for one in records)
-    return ReleaseRequest(question.access_id, question.salt, question.scope, openings)
 
 
 def _fitting(records: Sequence[SealedRecord]) -> tuple[bytes, ...]:

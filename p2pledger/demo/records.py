@@ -45,7 +45,7 @@ async def ingest(stage: Stage) -> Manifest:
 def _sealed_bundle(stage: Stage, name: str, patient: Patient) -> Prepared:
     """For the hospital and the patient; each key goes into a capsule of the validators, too."""
     assert stage.joint_key is not None, "the ceremony comes before the first record"
-    capsules = Capsules(stage.joint_key.key, stage.cluster.founding.chain)
+    capsules = Capsules.to_key(stage.joint_key.key, stage.cluster.founding.chain)
     with stage.narrator.progress(name) as progress:
         return prepare_bundle(
             bundle_of(name), Origin(stage.organisations[A].custodian, capsules=capsules), patient, progress

@@ -173,6 +173,12 @@ def announced(state: StateView) -> dict[ValidatorId, Announced]:
     }
 
 
+def announced_by(validator: bytes, state: StateView) -> Announced | None:
+    """A validator's present deposit key."""
+    data = state.get(keys.deposit_key(validator))
+    return None if data is None else decode(Announced, data, _SMALL_BYTES_MAX)
+
+
 def newest_number(state: StateView) -> int:
     """Of the newest table; 0: nobody has announced a key."""
     return decode_number(state.get(keys.NEWEST_TABLE))

@@ -84,9 +84,9 @@ def may_read_state(account: AccountKey, key: bytes, state: StateView) -> bool:
     """Whether this key may ask for a state value with its proof.
 
     Members may ask for everything: they validate it. Whoever has or had an identity may ask who the members are, for
-    joint keys, for practitioners and their credentials, and for its own identity: its DID document must be there for
-    it, also after a rotation. A patient may ask for the batches of its own records (F-12). Of patients nobody else
-    learns anything this way (F-29).
+    joint keys and deposit tables, for practitioners and their credentials, and for its own identity: its DID document
+    must be there for it, also after a rotation. A patient may ask for the batches of its own records (F-12). Of
+    patients nobody else learns anything this way (F-29).
     """
     if is_active_member(account, state):
         return True
@@ -98,7 +98,7 @@ def may_read_state(account: AccountKey, key: bytes, state: StateView) -> bool:
     owner = directory.key_owner(account, state)
     if owner is None:
         return False
-    if key[:1] in (keys.ORGANISATION, keys.JOINT_KEY, keys.NEWEST_KEY):
+    if key[:1] in (keys.ORGANISATION, keys.JOINT_KEY, keys.NEWEST_KEY, keys.DEPOSIT_TABLE, keys.NEWEST_TABLE):
         return True
     if key[:1] == keys.KEY_OWNER:
         return key[1:] == account

@@ -11,7 +11,7 @@ from p2pledger.chain.statement import StatementKind
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
 from p2pledger.consensus.messages import Certificate
 from p2pledger.health.recovery_release import ShareRequest
-from p2pledger.health.release import ReleaseRequest
+from p2pledger.health.release import RecordOpening, ReleaseRequest
 from p2pledger.health.topics import Topic
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
@@ -163,6 +163,17 @@ class Judge(Record, frozen=True, tag=25):
     """Whose question it would be: E_ROLE where the access is another's. None: not said."""
 
 
+class Deposit(Record, frozen=True, tag=19):
+    """One-time secrets of one batch, from its custodian or author: is this validator's share of each a good one?
+
+    Reply: DepositReply; what is good the validator acknowledges on the chain. Failure with the code of
+    `health.deposit_check.to_check`, E_NO_SHARE where this node has no key in their table, E_BUSY.
+    """
+
+    id: U64
+    openings: Annotated[tuple[RecordOpening, ...], Meta(min_length=1, max_length=limits.RELEASE_RECORDS_MAX)]
+
+
 class GetAlerts(Record, frozen=True, tag=29):
     """Integrity alerts about a pid's records; same right as GetLog. Reply: AlertsReply."""
 
@@ -233,6 +244,7 @@ Question: TypeAlias = (
     | GetReviews
     | GetShares
     | Judge
+    | Deposit
     | GetGuardians
     | GetErasures
     | GetAlerts
@@ -400,7 +412,7 @@ class SharesReply(Record, frozen=True, tag=54):
     """Of its share, from 1."""
     key_epoch: U64
     share_epoch: U64
-    """Only shares of one sharing open a capsule together."""
+    """Only shares of one sharing open a capsule together. Of one-time secrets, key epoch 0, their table's number."""
     shares: tuple[bytes, ...]
     """One for each opening, in their order."""
 
@@ -409,6 +421,16 @@ class JudgeReply(Record, frozen=True, tag=55):
     id: U64
     code: int
     """A `Code`; OK: shares would be released at this height."""
+
+
+class DepositReply(Record, frozen=True, tag=60):
+    """What one validator has found of a deposit."""
+
+    id: U64
+    validator: Bytes32
+    table: U64
+    bad: Annotated[tuple[U64, ...], Meta(max_length=limits.RELEASE_RECORDS_MAX)]
+    """Records of which it has no good share and will acknowledge nothing, by their indices."""
 
 
 class GuardiansReply(Record, frozen=True, tag=57):
@@ -469,6 +491,7 @@ Reply: TypeAlias = (
     | GuardiansReply
     | SharesReply
     | JudgeReply
+    | DepositReply
     | ErasuresReply
     | AlertsReply
 )

@@ -4,6 +4,7 @@
     node.crt.der  card.json  genesis  config.toml
     data/       ledger  state  releases
     shares/     seeds and shares of joint keys, 0600 in a 0700 folder
+    deposits/   the keys to which one-time secrets are sealed, the same
     sign_floor  lock  ports.json
 
 Account and box key are the organisation's, and may lie elsewhere (`Layout.organisation_keys`): the node starts without
@@ -97,6 +98,11 @@ class Layout:
     def shares(self) -> Path:
         """Seeds and shares of joint keys; secret, and not for backups (docs/operations.md)."""
         return self.root / "shares"
+
+    @property
+    def deposits(self) -> Path:
+        """Deposit keys; secret, and to be backed up as keys are: what is sealed to them is never sealed anew."""
+        return self.root / "deposits"
 
     @property
     def lock(self) -> Path:

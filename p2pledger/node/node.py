@@ -27,6 +27,7 @@ from p2pledger.network.clients import ClientServer, ClientSettings
 from p2pledger.network.link import LinkSettings
 from p2pledger.network.peers import Peer, PeerLinks
 from p2pledger.node.config import Address, Config
+from p2pledger.node.deposits import Depositing
 from p2pledger.node.driver import ConsensusSigner, Driver
 from p2pledger.node.home import Home
 from p2pledger.node.metrics import Metrics, make_metrics
@@ -38,6 +39,7 @@ from p2pledger.node.server import Server
 from p2pledger.node.sharing import Sharing
 from p2pledger.node.surroundings import Surroundings
 from p2pledger.primitives.errors import ConfigError
+from p2pledger.storage.deposit_files import DepositFiles
 from p2pledger.storage.home import exclusive_lock
 from p2pledger.storage.ledger import LmdbLedgerStore
 from p2pledger.storage.release_entries import ReleaseEntries
@@ -59,6 +61,7 @@ class Stores:
     floor: SignFloor
     releases: ReleaseEntries
     shares: ShareFiles
+    deposits: DepositFiles
 
 
 class Node:
@@ -124,9 +127,20 @@ class Node:
             begins=config.release.begin == "auto",
             peers=frozenset(peers),
         )
+        self.depositing = Depositing(
+            self.engine,
+            stores.deposits,
+            surroundings,
+            self.metrics,
+            post=self.driver.post,
+            next_block=self.server.next_block,
+            threads=self.driver.verify_threads,
+        )
+        self.server.depositing = self.depositing
         self.server.releasing = Releasing(
             self.engine,
             holder_of=self.sharing.holder_of,
+            one_time_holder_of=self.depositing.holder_of,
             write_down=self.sharing.write_down,
             next_block=self.server.next_block,
             now=surroundings.now,
@@ -173,6 +187,7 @@ class Node:
             self.ports["p2p"] = await _listen(nursery, self.links.serve, "p2p.listen", config.p2p_listen)
             self.ports["client"] = await _listen(nursery, self.clients.serve, "client.listen", config.client_listen)
             nursery.start_soon(self.sharing.run)
+            nursery.start_soon(self.depositing.run)
             nursery.start_soon(self._keep_posting)
             task_status.started()
 
@@ -299,7 +314,8 @@ def opened_stores(home: Home, accept_resign_risk: bool = False) -> Iterator[Stor
         releases = ReleaseEntries(home.releases, founding.chain, home.node, map_size)
         stack.callback(releases.close)
         shares = ShareFiles(home.layout.shares, founding.chain, home.node)
-        yield Stores(ledger, state, floor, releases, shares)
+        deposits = DepositFiles(home.layout.deposits, founding.chain, home.node)
+        yield Stores(ledger, state, floor, releases, shares, deposits)
 
 
 def _check_not_halted(home: Home, ledger: LmdbLedgerStore) -> None:

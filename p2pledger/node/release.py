@@ -19,7 +19,8 @@ import trio
 
 from p2pledger.engine.engine import Engine
 from p2pledger.engine.events import Now
-from p2pledger.health import joint_key, recovery_release, release
+from p2pledger.health import deposits, joint_key, recovery_release, release
+from p2pledger.health.deposits import DepositTable
 from p2pledger.health.joint_key import ActiveKey
 from p2pledger.health.recovery_release import ShareRequest
 from p2pledger.health.release import Moment, ReleaseEntry
@@ -27,10 +28,12 @@ from p2pledger.network import api
 from p2pledger.network.clients import Session
 from p2pledger.node.metrics import Metrics
 from p2pledger.primitives import limits
-from p2pledger.primitives.errors import Code, Refused, Rejected
-from p2pledger.primitives.ids import Height
+from p2pledger.primitives.errors import Code, InvalidInput, Refused, Rejected
+from p2pledger.primitives.ids import Height, ValidatorId
 from p2pledger.threshold.group import Random
+from p2pledger.threshold.key_release import ShareHolder
 from p2pledger.threshold.long_term import LongTermHolder
+from p2pledger.threshold.one_time import ONE_TIME_EPOCH, OneTimeHolder, read_capsule
 
 RECORDS_WAITING_MAX = 16 * limits.RELEASE_RECORDS_MAX
 """Of all sessions together: four seconds of one processor."""
@@ -38,7 +41,19 @@ ACCESS_WAIT_S = 2.0
 """For an access that this node has not executed yet: the reader has its receipt from a faster one."""
 
 HolderOf = Callable[[ActiveKey], LongTermHolder | None]
+OneTimeHolderOf = Callable[[DepositTable], OneTimeHolder | None]
 WriteDown = Callable[[Sequence[ReleaseEntry]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """What this node has of the secret that a request is about, whichever of the two kinds it is."""
+
+    holder: ShareHolder
+    validator: ValidatorId
+    key_epoch: int
+    share_epoch: int
+    """Of one-time secrets the number of their table."""
 
 
 @dataclass
@@ -48,6 +63,8 @@ class Releasing:
     engine: Engine
     holder_of: HolderOf
     """The share of an active key that this node holds."""
+    one_time_holder_of: OneTimeHolderOf
+    """This node as a member of a table of deposit keys."""
     write_down: WriteDown
     """Returns once the entries are durable."""
     next_block: Callable[[], Awaitable[None]]
@@ -69,16 +86,14 @@ class Releasing:
                 while recovery_release.asker_of(request, self.engine.executor.state) is None:
                     await self.next_block()
             self._demand_reader(session, request)
-            active, holder = self._held(request)
-            with _room(self._under_way, session, len(request.openings)):
-                shares = await self._released(request, holder)
+            held = self._held(request)
+            with room(self._under_way, session, len(request.openings)):
+                shares = await self._released(request, held)
         except Rejected as refusal:
             self.metrics.release_refused[refusal.code].inc()
             raise
         self.metrics.release_shares.inc(len(shares))
-        validator = active.holders[holder.index - 1]
-        key = active.key
-        return api.SharesReply(question.id, validator, holder.index, key.key_epoch, key.share_epoch, shares)
+        return api.SharesReply(question.id, held.validator, held.holder.index, held.key_epoch, held.share_epoch, shares)
 
     def judge(self, question: api.Judge) -> api.JudgeReply:
         """What `shares` would say of the request itself."""
@@ -88,16 +103,19 @@ class Releasing:
             judged = Code.E_ROLE
         return api.JudgeReply(question.id, int(judged if isinstance(judged, Code) else Code.OK))
 
-    async def _released(self, request: ShareRequest, holder: LongTermHolder) -> tuple[bytes, ...]:
+    async def _released(self, request: ShareRequest, held: _Held) -> tuple[bytes, ...]:
         entries, judged_at = self._permitted(request), self.engine.executor.executed
         await self.write_down(entries)
-        shares = await self._computed(entries, request, holder)
+        shares = await self._computed(entries, request, held.holder)
         if self.engine.executor.executed != judged_at:
             self._permitted(request)
-        active = joint_key.active_key(holder.key.key_epoch, self.engine.executor.state)
-        if active is None or active.key != holder.key:
-            raise Rejected(Code.E_NO_SHARE, f"key epoch {holder.key.key_epoch} was shared anew meanwhile; ask again")
+        if held.key_epoch != ONE_TIME_EPOCH and not self._is_newest(held):
+            raise Rejected(Code.E_NO_SHARE, f"key epoch {held.key_epoch} was shared anew meanwhile; ask again")
         return shares
+
+    def _is_newest(self, held: _Held) -> bool:
+        active = joint_key.active_key(held.key_epoch, self.engine.executor.state)
+        return active is not None and active.key.share_epoch == held.share_epoch
 
     def _permitted(self, request: ShareRequest) -> tuple[ReleaseEntry, ...]:
         judged = self._judged(request)
@@ -124,11 +142,13 @@ class Releasing:
         if asker != session.account:
             raise Rejected(Code.E_ROLE, f"access {request.access_id.hex()} is not that of key {session.account.hex()}")
 
-    def _held(self, request: ShareRequest) -> tuple[ActiveKey, LongTermHolder]:
+    def _held(self, request: ShareRequest) -> _Held:
         epochs = {opening.key_epoch for opening in request.openings}
         if len(epochs) > 1:
             raise Rejected(Code.E_KEY_EPOCH, f"openings of {len(epochs)} key epochs; ask for each epoch by itself")
         (epoch,) = epochs
+        if epoch == ONE_TIME_EPOCH:
+            return self._held_of_table(request)
         active = joint_key.active_key(epoch, self.engine.executor.state)
         if active is None:
             raise Rejected(Code.E_NOT_FOUND, f"there is no joint key of epoch {epoch} at height {self._height}")
@@ -137,10 +157,28 @@ class Releasing:
             raise Rejected(
                 Code.E_NO_SHARE, f"this node holds no share of key epoch {epoch}, share epoch {active.key.share_epoch}"
             )
-        return active, holder
+        validator = active.holders[holder.index - 1]
+        return _Held(holder, ValidatorId(validator), epoch, active.key.share_epoch)
+
+    def _held_of_table(self, request: ShareRequest) -> _Held:
+        try:
+            numbers = {read_capsule(capsule).table for capsule in recovery_release.capsules_of(request)}
+        except InvalidInput as error:
+            raise Rejected(Code.E_CAPSULE, f"no one-time capsule: {error}") from error
+        if len(numbers) > 1:
+            raise Rejected(Code.E_KEY_EPOCH, f"capsules for {len(numbers)} deposit tables; ask for each by itself")
+        (number,) = numbers
+        table = deposits.table_of(number, self.engine.executor.state)
+        if table is None:
+            raise Rejected(Code.E_NOT_FOUND, f"there is no deposit table {number} at height {self._height}")
+        holder = self.one_time_holder_of(table)
+        if holder is None:
+            raise Rejected(Code.E_NO_SHARE, f"this node has no key in deposit table {number}")
+        validator = table.holders[holder.index - 1]
+        return _Held(holder, ValidatorId(validator), ONE_TIME_EPOCH, number)
 
     async def _computed(
-        self, entries: Sequence[ReleaseEntry], request: ShareRequest, holder: LongTermHolder
+        self, entries: Sequence[ReleaseEntry], request: ShareRequest, holder: ShareHolder
     ) -> tuple[bytes, ...]:
         def compute() -> tuple[float, tuple[bytes, ...]]:
             began_s = time.thread_time()
@@ -177,7 +215,7 @@ def is_current(engine: Engine, started_at: Height) -> bool:
 
 
 @contextmanager
-def _room(under_way: Counter[Session], session: Session, records: int) -> Iterator[None]:
+def room(under_way: Counter[Session], session: Session, records: int) -> Iterator[None]:
     """A place for so many records; raises Rejected(E_BUSY) where there is none."""
     own, most = under_way[session], limits.RELEASE_RECORDS_MAX
     if own + records > most:

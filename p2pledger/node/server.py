@@ -20,6 +20,7 @@ from p2pledger.health import integrity, queries
 from p2pledger.health.log import decode_line
 from p2pledger.network import api
 from p2pledger.network.clients import Decided, Session
+from p2pledger.node.deposits import Depositing
 from p2pledger.node.driver import Driver
 from p2pledger.node.feed import Feed
 from p2pledger.node.metrics import Metrics
@@ -61,6 +62,7 @@ class Server:
     metrics: Metrics
     driver: Driver = field(init=False)
     releasing: Releasing = field(init=False)
+    depositing: Depositing = field(init=False)
     feed: Feed = field(init=False)
     _executed: trio.Event = field(default_factory=trio.Event)
     """Set at the next block."""
@@ -140,6 +142,8 @@ class Server:
                 return self._guardians(session, request)
             case api.GetShares():
                 return await self.releasing.shares(session, request)
+            case api.Deposit():
+                return await self.depositing.deposit(session, request)
             case api.Judge():
                 if not self._is_member(session):
                     raise Rejected(Code.E_ROLE, f"key {session.account.hex()} is no member's: readers ask for shares")

@@ -8,7 +8,7 @@ cancelled tasks unwind. LMDB is then closed, which writes nothing; what was comm
 import shutil
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import trio
@@ -20,7 +20,7 @@ from p2pledger.engine.ports import LedgerStore, LedgerWrite, StateFlush, StateSn
 from p2pledger.network.link import RECEIVE_BYTES
 from p2pledger.node.driver import INBOX_HIGH, Driver
 from p2pledger.node.home import Home
-from p2pledger.node.node import Node, Stores, opened_stores
+from p2pledger.node.node import Node, opened_stores
 from p2pledger.node.server import SUBMISSIONS_MAX
 from p2pledger.node.surroundings import Surroundings
 from p2pledger.node.verifier import BATCHES_PER_NODE, VOTES_PER_NODE
@@ -164,9 +164,8 @@ class Machine:
             self._testimony.started(self.index, stores.ledger, stores.state.height())
             self.is_dead = self._aimed_at = self._has_failed = False
             ledger, state = _WatchedLedger(stores.ledger, self), _WatchedState(stores.state, self)
-            node = Node(
-                self.home, Stores(ledger, state, stores.floor, stores.releases, stores.shares), self._surroundings
-            )
+            watched = replace(stores, ledger=ledger, state=state)
+            node = Node(self.home, watched, self._surroundings)
             self._listen_in(node.driver)
             self.node = node
             self._testimony.note(trio.current_time(), f"{self.name} starts at {stores.ledger.tip()}")

@@ -94,7 +94,7 @@ class Ward:
                 late = key_duties.late_share(ceremony, mine, keeper.validator, state)
                 assert late is not None
                 keeper.shares[1, 0] = late
-        origin = Origin(CUSTODIAN, capsules=Capsules(active.key, self.chain.chain))
+        origin = Origin(CUSTODIAN, capsules=Capsules.to_key(active.key, self.chain.chain))
         self.source = bundle("Fidel_Bins")
         self.prepared: Prepared = prepare_bundle(self.source, origin, Patient(PID, PATIENT_BOX.public))
         self.vault = Vault(self.folder / "vault", CUSTODIAN.box)

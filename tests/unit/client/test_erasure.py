@@ -48,7 +48,8 @@ PATIENT_BOX = BoxKey(sha256(b"patient's box"))
 CUSTODIAN = Custodian.of_box_seed(id16("Berg"), sha256(b"custodian's box"))
 WHO = Patient(PID, PATIENT_BOX.public)
 CHAIN = ChainId(hash32("chain"))
-ORIGIN = Origin(CUSTODIAN, received=datetime(2026, 11, 21, tzinfo=UTC), capsules=Capsules(shared_key(4)[0].key, CHAIN))
+CAPSULES = Capsules.to_key(shared_key(4)[0].key, CHAIN)
+ORIGIN = Origin(CUSTODIAN, received=datetime(2026, 11, 21, tzinfo=UTC), capsules=CAPSULES)
 GONE = (3, 17, 181)
 NOW_MS = 1_800_000_000_000
 

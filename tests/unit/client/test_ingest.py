@@ -317,7 +317,7 @@ def test_another_author_is_named_in_every_leaf() -> None:
 
 
 KEY, _ = shared_key(4)
-CAPSULES = Capsules(KEY.key, ChainId(b"c" * 32))
+CAPSULES = Capsules.to_key(KEY.key, ChainId(b"c" * 32))
 
 
 def test_with_a_joint_key_each_record_has_a_capsule_of_its_own_content_key() -> None:

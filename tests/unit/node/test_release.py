@@ -10,6 +10,7 @@ import trio.testing
 from msgspec.structs import replace
 
 from p2pledger.engine.events import Now
+from p2pledger.health.deposits import DepositTable
 from p2pledger.health.joint_key import ActiveKey
 from p2pledger.health.operations import ConsentRevoke
 from p2pledger.health.release import ReleaseEntry, ReleaseRequest
@@ -23,9 +24,11 @@ from p2pledger.primitives.errors import Code, Rejected
 from p2pledger.primitives.ids import AccountKey, Height
 from p2pledger.threshold.dkg import CeremonyId
 from p2pledger.threshold.long_term import LongTermHolder
+from p2pledger.threshold.one_time import OneTimeHolder
 from tests.unit.execution.ledger import id16, key
 from tests.unit.health.ceremonies import hold
 from tests.unit.health.charts import READER, Chart
+from tests.unit.health.one_time import OneTimeChart
 from tests.unit.health.world import BERG, DOCTOR, NURSE, PATIENT, TAL, World
 
 
@@ -60,6 +63,7 @@ class Node:
         self.releasing = Releasing(
             self.tip,  # type: ignore[arg-type]
             self.holder_of,
+            self.one_time_holder_of,
             self.write_down,
             self.next_block,
             lambda: Now(0, chart.world.now_ms),
@@ -72,6 +76,9 @@ class Node:
     def holder_of(self, active: ActiveKey) -> LongTermHolder | None:
         held = (active.key.key_epoch, active.key.share_epoch) in self.keeper.shares
         return self.keeper.holder(active.key.key_epoch) if held else None
+
+    def one_time_holder_of(self, table: DepositTable) -> OneTimeHolder | None:
+        return self.chart.holder(self.keeper) if isinstance(self.chart, OneTimeChart) else None
 
     async def write_down(self, entries: Sequence[ReleaseEntry]) -> None:
         await trio.lowlevel.checkpoint()
