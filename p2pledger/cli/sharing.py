@@ -40,6 +40,9 @@ def status(connection: Connection) -> None:
             "this home holds a share": any(name.startswith(sharing_of) for name in names),
         }
     record |= {"secrets here": names, "wished": sorted(map(str, files.wishes()))}
+    table = found.table
+    if table is not None:
+        record |= {"deposit table": table.number, "deposit keys": f"{len(table.holders)}, {table.threshold} are needed"}
     ceremony = found.ceremony
     if ceremony is not None:
         of = ceremony.id
@@ -54,7 +57,7 @@ def status(connection: Connection) -> None:
     else:
         session.show({name.replace(" ", "_"): value for name, value in record.items()} | {"validators": rows})
     if active is None:
-        say("no joint key is active yet: nothing can be sealed to the consortium")
+        say("no joint key is active yet: records can be sealed with 'record ingest --one-time' only")
 
 
 def _seats(connection: Connection, ceremony: "Ceremony") -> list[dict[str, Any]]:
@@ -119,7 +122,7 @@ def _standing(connection: Connection) -> "Standing":
         raise
     except Unavailable as error:
         say(f"nothing is proven yet: {error}")
-        return Standing(0, None, None)
+        return Standing(0, None, None, None)
 
 
 def _files(connection: Connection) -> "ShareFiles":

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from p2pledger.client.depositing import newest_table
 from p2pledger.client.ledger import LedgerClient
 from p2pledger.health import joint_key, keys
 from p2pledger.health.access import decode_access
+from p2pledger.health.deposits import DepositTable
 from p2pledger.health.guardian_state import decode_recovery
 from p2pledger.health.joint_key import ActiveKey, decode_active_key, decode_ceremony
 from p2pledger.health.release_receipts import decode_reported
@@ -23,6 +25,8 @@ class Standing:
     """The newest key, in its newest sharing."""
     ceremony: Ceremony | None
     """That runs, or that has failed and has no successor: for a new key, or for new shares of the newest one."""
+    table: DepositTable | None
+    """The newest one, for one-time secrets."""
 
 
 async def newest(ledger: LedgerClient) -> tuple[int, int, ActiveKey | None]:
@@ -41,14 +45,15 @@ async def of_epoch(ledger: LedgerClient, key_epoch: int) -> ActiveKey | None:
 async def standing(ledger: LedgerClient) -> Standing:
     """Ask as a member; raises what `LedgerClient.state` raises."""
     height, epoch, active = await newest(ledger)
+    table = await newest_table(ledger)
     candidates = [CeremonyId(epoch + 1, 0, 0)]
     if active is not None:
         candidates.append(CeremonyId(epoch, active.key.share_epoch + 1, 0))
     for identifier in candidates:
         _, data = await ledger.state(keys.ceremony(identifier))
         if data is not None and (found := decode_ceremony(data)).phase != Phase.ACTIVE:
-            return Standing(height, active, found)
-    return Standing(height, active, None)
+            return Standing(height, active, found, table)
+    return Standing(height, active, None, table)
 
 
 @dataclass(frozen=True, slots=True)
