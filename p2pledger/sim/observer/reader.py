@@ -17,7 +17,7 @@ AGREEMENT, CERTIFIED, STATUS, INQUIRY, INQUIRY_ANSWER, HEADER_REPLY, RANGE_REPLY
 """Kinds of messages that say something about statements, blocks or where somebody stands."""
 EVIDENCE_OPERATION = 100
 """The number of the operation by which a validator's node shows a contradiction (P14)."""
-APPLICATION_DUTIES = range(40, 46)
+APPLICATION_DUTIES = range(40, 48)
 """The numbers of what else such nodes send of their own accord: key ceremonies, and reports of released shares."""
 VIEW_RECORD, VOTE_RECORD, LOCK_RECORD, BLOCK_RECORD, HALT_RECORD, EVIDENCE_RECORD = 1, 2, 3, 4, 5, 6
 """Kinds of journal records."""
