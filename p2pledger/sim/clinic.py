@@ -54,8 +54,8 @@ class Clinic(Workload):
 
     def __init__(self) -> None:
         super().__init__(HealthApplication())
-        self._people = [_Person(i, i < PATIENTS) for i in range(PATIENTS + READERS)]
-        self._grants: list[tuple[_Person, ConsentGrant, ActorOpening]] = []
+        self.people = [Person(i, i < PATIENTS) for i in range(PATIENTS + READERS)]
+        self._grants: list[tuple[Person, ConsentGrant, ActorOpening]] = []
         self._count = 0
         self._lines: dict[tuple[bytes, int], bytes] = {}
         """Every line that any correct node has shown: no node may ever show another in its place."""
@@ -63,10 +63,10 @@ class Clinic(Workload):
 
     def operations(self, random: Random, round_: int) -> Sequence[Record]:
         """What any member may send: a commitment to records of somebody, its own patient or not."""
-        patient = self._people[random.randrange(PATIENTS)]
+        patient = self.people[random.randrange(PATIENTS)]
         return [
             RecordBatch(
-                self._fresh(),
+                self.fresh(),
                 patient.did,
                 bytes(16),
                 bytes(16),
@@ -93,29 +93,27 @@ class Clinic(Workload):
             self._ask,
         ]
         rare: list[Callable[[World, int], None]] = [self._suspend, self._resume]
-        people = len(self._people)
+        people = len(self.people)
         if round_ < people:
-            self._register(world, at, self._people[round_])
+            self._register(world, at, self.people[round_])
         elif round_ < people + READERS:
-            self._credential(world, at, self._people[PATIENTS + round_ - people], HOUR_MS)
+            self._credential(world, at, self.people[PATIENTS + round_ - people], HOUR_MS)
         else:
             chance.choice(rare if chance.random() < 0.05 else steps)(world, at)
 
     # What people do
 
-    def _register(self, world: "World", at: int, person: "_Person | None" = None) -> None:
+    def _register(self, world: "World", at: int, person: "Person | None" = None) -> None:
         hospital = world.consortium.accounts[0]
-        person = person or world.random.choice(self._people)
+        person = person or world.random.choice(self.people)
         kind: IdentityKind = "patient" if person.is_patient else "practitioner"
         operation = IdentityRegister(
             person.did, kind, AccountKey(person.key.public), bytes(32), hospital_of(world), bytes(32)
         )
         world.submit_signed(at, person.key, [operation], [hospital])
 
-    def _credential(
-        self, world: "World", at: int, reader: "_Person | None" = None, valid_ms: int | None = None
-    ) -> None:
-        reader = reader or world.random.choice(self._people[PATIENTS:])
+    def _credential(self, world: "World", at: int, reader: "Person | None" = None, valid_ms: int | None = None) -> None:
+        reader = reader or world.random.choice(self.people[PATIENTS:])
         valid_ms = valid_ms or world.random.choice([2_000, HOUR_MS, HOUR_MS])
         until = Millis(world.wall_ms + valid_ms)
         operation = CredentialIssue(reader.did, "physician", bytes(32), Millis(WALL_START_MS - HOUR_MS), until)
@@ -123,18 +121,18 @@ class Clinic(Workload):
 
     def _grant(self, world: "World", at: int) -> None:
         chance = world.random
-        patient, reader = chance.choice(self._people[:PATIENTS]), chance.choice(self._people[PATIENTS:])
+        patient, reader = chance.choice(self.people[:PATIENTS]), chance.choice(self.people[PATIENTS:])
         opening, grant = self._terms(world, patient, reader)
         self._grants.append((patient, grant, opening))
         world.submit_signed(at, patient.key, [grant])
 
-    def _terms(self, world: "World", patient: "_Person", reader: "_Person") -> tuple[ActorOpening, ConsentGrant]:
+    def _terms(self, world: "World", patient: "Person", reader: "Person") -> tuple[ActorOpening, ConsentGrant]:
         """A consent that may be short, in the past, or used up soon."""
         chance = world.random
         opening = ActorOpening(chance.randbytes(32), "person", reader.did)
         now = world.wall_ms
         return opening, ConsentGrant(
-            consent_id=self._fresh(),
+            consent_id=self.fresh(),
             pid=patient.did,
             capacity="patient",
             base="permit",
@@ -162,10 +160,10 @@ class Clinic(Workload):
             return
         patient, grant, opening = chance.choice(self._grants[-4:])
         is_fitting = chance.random() < 0.6
-        reader = next(person for person in self._people if person.did == opening.handle)
-        access_id, ephemeral, scope = self._fresh(), chance.randbytes(32), chance.randbytes(32)
+        reader = next(person for person in self.people if person.did == opening.handle)
+        access_id, ephemeral, scope = self.fresh(), chance.randbytes(32), chance.randbytes(32)
         chain = world.consortium.founding.chain
-        asking = reader if chance.random() < 0.9 else chance.choice(self._people)
+        asking = reader if chance.random() < 0.9 else chance.choice(self.people)
         request = AccessRequest(
             access_id=access_id,
             organisation=hospital_of(world),
@@ -185,14 +183,14 @@ class Clinic(Workload):
         world.submit_signed(at, asking.key, [request])
 
     def _suspend(self, world: "World", at: int) -> None:
-        reader = world.random.choice(self._people[PATIENTS:])
+        reader = world.random.choice(self.people[PATIENTS:])
         world.submit_signed(at, world.consortium.accounts[0], [IdentitySuspend(reader.did)])
 
     def _resume(self, world: "World", at: int) -> None:
-        reader = world.random.choice(self._people[PATIENTS:])
+        reader = world.random.choice(self.people[PATIENTS:])
         world.submit_signed(at, world.consortium.accounts[0], [IdentityResume(reader.did)])
 
-    def _fresh(self) -> Bytes16:
+    def fresh(self) -> Bytes16:
         self._count += 1
         return hashlib.sha256(b"clinic %d" % self._count).digest()[:16]
 
@@ -201,7 +199,7 @@ class Clinic(Workload):
     def check(self, state: "StateView") -> None:
         """I-9: logs are complete chains and never change. F-01 to F-06, I-8: whoever was allowed had a consent."""
         shown = 0
-        for person in self._people[:PATIENTS]:
+        for person in self.people[:PATIENTS]:
             shown += self._check_log(person.did, state)
         accesses = sum(1 for _ in state.scan(keys.ACCESS))
         assert shown == accesses, f"I-9: {accesses} accesses were decided, the logs show {shown}"
@@ -251,7 +249,7 @@ class Clinic(Workload):
             assert uses <= terms.max_uses, f"F-05: {uses} uses of {terms.max_uses}"
 
 
-class _Person:
+class Person:
     """A patient or a reader, with a key that depends on nothing but the number."""
 
     def __init__(self, number: int, is_patient: bool) -> None:

@@ -78,12 +78,12 @@ def _first_failing(seeds: Seeds) -> tuple[int | None, str]:
 
 
 def _named(error: Exception) -> str:
-    """The invariant of protocol.md or threshold.md that stands before the colon, or what happened instead."""
+    """The invariant or promise that stands before the colon, or what happened instead."""
     text = str(error).removeprefix("InvariantBroken: ").splitlines()[0]
     if text.startswith("an honest "):
         return "an honest node stops"
     head = text.partition(": ")[0]
-    if re.fullmatch(r"[IP]?-?\d+b?|\w+Error", head):
+    if re.fullmatch(r"[IPF]?-?\d+b?|\w+Error", head):
         return head
     return text[:60].replace("|", "/")
 

@@ -1,7 +1,8 @@
-"""I-1 to I-5, I-9, I-10 and the life of keys (F-04, F-10), in worlds that crash, partition and lie.
+"""I-1 to I-5, I-9, I-10 and the life of keys (F-04, F-10, F-23 to F-26), in worlds that crash, partition and lie.
 
-Validators make a joint key and renew its shares, custodians seal to it, readers ask for shares while consents end, and
-some of all three lie. The observer judges each share from the chain, the disks and the curve, by code of its own.
+Validators make a joint key and renew its shares, custodians seal to it and erase, readers ask for shares while consents
+end, guardians freeze and recover patients' keys, and some of all of them lie. The observer judges each share from the
+chain, the disks and the curve, by code of its own.
 """
 
 import json
@@ -45,6 +46,19 @@ SITUATIONS = [
     "refused after it was allowed: E_EXPIRED",
     "refused after it was written down: E_REVOKED",
     "release at a node behind",
+    # guardians
+    "recovered keys opened",
+    "recovery beyond veto is final",
+    "recovery vetoed",
+    "answer E_THRESHOLD",
+    "answer E_VETO",
+    f"RecoveryFinalize is refused: {Code.E_TIMELOCK:d}",
+    "recovery refused E_STATE",
+    "recovery refused E_FROZEN",
+    "refused after it was allowed: E_FROZEN",
+    "refused after it was written down: E_FROZEN",
+    # erasure
+    "refused after it was allowed: E_ERASED",
     # liars
     *(f"lie of {name}" for name in ("ComplaintSpammer", "Mute")),
     "lie of CheatingDealer: deals badly",
@@ -68,7 +82,10 @@ def wards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("n", "first", "beyond"), CHUNKS)
 def test_no_share_leaves_without_a_right_and_every_right_opens(n: int, first: int, beyond: int, wards: Path) -> None:
-    """I-1, I-2, I-3, I-4, I-5, I-9, I-10 hold in every ward; healed, each makes its key and opens a record."""
+    """I-1, I-2, I-3, I-4, I-5, I-9, I-10, F-23, F-24, F-25, F-26 hold in every ward.
+
+    Healed, each makes its key, opens a record and gives a recovered patient its box keys.
+    """
     reached: Counter[str] = Counter()
     for seed in range(first, beyond):
         reached.update(run_seed(seed, n).reached)

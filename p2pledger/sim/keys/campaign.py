@@ -1,6 +1,9 @@
 """Wards by seed: which faults, who lies with its keys, where nodes die, how often shares are renewed."""
 
+from dataclasses import replace
 from random import Random
+
+import msgspec
 
 from p2pledger.sim.campaign import Result, run_plan
 from p2pledger.sim.keys import liars
@@ -27,8 +30,13 @@ def draw_ward(seed: int, n: int) -> tuple[Plan, Ward]:
 
 
 def run_ward(plan: Plan, ward: Ward, log: list[str] | None = None) -> Result:
-    """One world through its faults and healing, and then what readers may demand; raises InvariantBroken."""
-    return run_plan(plan, ward, log, ward.demand)
+    """One world through its faults and healing, and then what readers may demand; raises InvariantBroken.
+
+    Its chain lets keys be recovered within seconds: a ward does not live for days.
+    """
+    rules = {"recovery_delay_min_ms": 1_000, "recovery_long_ms": 2_500}
+    quick = replace(plan, parameters=msgspec.structs.replace(plan.parameters, **rules))
+    return run_plan(quick, ward, log, ward.demand)
 
 
 def run_seed(seed: int, nodes: int) -> Result:

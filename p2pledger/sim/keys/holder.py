@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from p2pledger.execution.contract import Duty
-from p2pledger.health import access, joint_key, release
+from p2pledger.health import access, joint_key, recovery_release, release
 from p2pledger.health.joint_key_operations import LtsDeal
 from p2pledger.health.key_keeper import (
     DeleteSecret,
@@ -26,10 +26,11 @@ from p2pledger.health.key_keeper import (
     Wish,
     WriteSecret,
 )
-from p2pledger.health.release import Moment, ReleaseEntry, ReleaseRequest
+from p2pledger.health.recovery_release import ShareRequest
+from p2pledger.health.release import Moment, ReleaseEntry
 from p2pledger.primitives.errors import Code, Refused
 from p2pledger.sim.keys.disk import Disk
-from p2pledger.sim.observer.releases import Share
+from p2pledger.sim.observer.releases import Ref, Share
 from p2pledger.state.view import StateView
 from p2pledger.threshold.dkg import CeremonyId
 from p2pledger.threshold.long_term import LongTermHolder
@@ -76,7 +77,7 @@ class Answer:
 class Promise:
     """What was judged, and is written down: the shares are being computed."""
 
-    request: ReleaseRequest
+    request: ShareRequest
     entries: tuple[ReleaseEntry, ...]
     height: int
     """At which it was judged."""
@@ -145,8 +146,8 @@ class KeyHolder:
                 else:
                     judge.kept(node, sharing, data)
             elif name.startswith("entry/"):
-                _, access_id, batch_id, index = name.split("/")
-                judge.entered(node, bytes.fromhex(access_id), (bytes.fromhex(batch_id), int(index)))
+                _, access_id, what, index = name.split("/")
+                judge.entered(node, bytes.fromhex(access_id), (bytes.fromhex(what), int(index)))
 
     def _boundary(self, where: str) -> None:
         """Between two steps: the node may die here, by chance or because this is where every node shall die once."""
@@ -244,7 +245,7 @@ class KeyHolder:
 
     # Readers
 
-    def ask(self, request: ReleaseRequest, asker: bytes, reply: Reply) -> None:
+    def ask(self, request: ShareRequest, asker: bytes, reply: Reply) -> None:
         """A reader's question; a node that is down answers nothing, one that dies meanwhile neither."""
         if self.node.engine is None:
             return
@@ -273,12 +274,12 @@ class KeyHolder:
         wall_ms = self.node.moment().wall_ms
         return Moment(int(engine.executor.last.time_ms), wall_ms, parameters.drift_ms, parameters.heartbeat_ms)
 
-    def answer(self, request: ReleaseRequest, asker: bytes) -> "Answer | Code | Promise":
+    def answer(self, request: ShareRequest, asker: bytes) -> "Answer | Code | Promise":
         """Judge and write down."""
         engine = self.node.engine
         assert engine is not None
         decided = access.access_of(request.access_id, engine.executor.state)
-        if decided is not None and decided.author != asker:
+        if recovery_release.asker_of(request, engine.executor.state) not in (None, asker):
             return Code.E_ROLE
         entries = self.judged(request)
         if isinstance(entries, Code):
@@ -297,12 +298,12 @@ class KeyHolder:
         self._boundary("between an entry and its share")
         return Promise(request, entries, int(engine.executor.last.height))
 
-    def judged(self, request: ReleaseRequest) -> Code | tuple[ReleaseEntry, ...]:
+    def judged(self, request: ShareRequest) -> Code | tuple[ReleaseEntry, ...]:
         """What this validator's state and clock say now."""
         engine = self.node.engine
         assert engine is not None
         chain = self.world.consortium.founding.chain
-        return release.may_release(engine.executor.state, chain, request, self.moment())
+        return recovery_release.may_share(engine.executor.state, chain, request, self.moment())
 
     def shares(self, promise: "Promise") -> Answer | Code:
         """What leaves, unless blocks that came meanwhile speak against it (I-2)."""
@@ -316,7 +317,7 @@ class KeyHolder:
         holder = self.holder(promise.entries[0].label.key_epoch)
         if holder is None:
             return Code.E_NO_SHARE
-        capsules = [opening.capsule for opening in promise.request.openings]
+        capsules = recovery_release.capsules_of(promise.request)
         try:
             sealed = tuple(
                 release.share_of(entry, capsule, holder, seeded(self.chance.randbytes(32)))
@@ -349,10 +350,8 @@ class KeyHolder:
         self, height: int, wall_ms: int, entry: ReleaseEntry, capsule: bytes, sharing: tuple[int, int], sealed: bytes
     ) -> None:
         """A share leaves: the observer is told."""
-        ref = (entry.label.batch_id, entry.label.index)
-        share = Share(
-            self.node.index, height, wall_ms, entry.access.access_id, entry.access.reader, ref, sharing, capsule, sealed
-        )
+        reader, ref = entry.access.reader, _ref(entry)
+        share = Share(self.node.index, height, wall_ms, entry.access.access_id, reader, ref, sharing, capsule, sealed)
         self.world.observer.releases.released(share)
 
 
@@ -363,4 +362,11 @@ def _secret_name(text: str) -> SecretName:
 
 
 def _entry_name(entry: ReleaseEntry) -> str:
-    return f"entry/{entry.access.access_id.hex()}/{entry.label.batch_id.hex()}/{entry.label.index}"
+    name, index = _ref(entry)
+    return f"entry/{entry.access.access_id.hex()}/{name.hex()}/{index}"
+
+
+def _ref(entry: ReleaseEntry) -> Ref:
+    """As the observer names what an entry is about."""
+    is_record = entry.label.purpose == "record"
+    return (entry.label.batch_id, entry.label.index) if is_record else (entry.capsule, 0)

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from p2pledger.execution.contract import Duty
-from p2pledger.health import access, joint_key, records, release
+from p2pledger.health import access, guardian_state, joint_key, records, recovery_release, release
 from p2pledger.health.commitments import RecordRef
 from p2pledger.health.joint_key_operations import LtsComplaint, LtsDeal, LtsInit, LtsJustify
-from p2pledger.health.release import ReleaseEntry, ReleaseRequest
+from p2pledger.health.recovery_release import RecoverRequest, ShareRequest
+from p2pledger.health.release import ReleaseEntry
 from p2pledger.primitives.codec import encode
+from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, ProofError
+from p2pledger.sim.clinic import hospital_of
 from p2pledger.sim.keys.holder import Answer, KeyHolder
 from p2pledger.state.view import StateView
 from p2pledger.threshold import key_release
@@ -27,7 +30,7 @@ from p2pledger.threshold.sealing import BoxSecret, seal
 class LyingHolder(KeyHolder):
     """Sends wrong shares, shares to a key of its own, and good ones to whoever asks, of which it says nothing."""
 
-    def answer(self, request: ReleaseRequest, asker: bytes) -> Answer | Code:
+    def answer(self, request: ShareRequest, asker: bytes) -> Answer | Code:
         engine = self.node.engine
         assert engine is not None
         state = engine.executor.state
@@ -36,7 +39,7 @@ class LyingHolder(KeyHolder):
         if holder is None or not entries:
             return Code.E_NOT_FOUND
         deed = self.chance.choice([self._wrong, self._diverted, self._secret])
-        capsules = [opening.capsule for opening in request.openings]
+        capsules = recovery_release.capsules_of(request)
         try:
             sealed = tuple(deed(holder, entry, capsule) for entry, capsule in zip(entries, capsules, strict=True))
         except (InvalidInput, ProofError):
@@ -47,8 +50,10 @@ class LyingHolder(KeyHolder):
             self.let_go(int(engine.executor.last.height), 0, entry, capsule, sharing, share)
         return Answer(holder.index, sharing, sealed)
 
-    def _asked_for(self, request: ReleaseRequest, state: StateView) -> list[ReleaseEntry]:
+    def _asked_for(self, request: ShareRequest, state: StateView) -> list[ReleaseEntry]:
         """Of whatever is asked for, with or without a right."""
+        if isinstance(request, RecoverRequest):
+            return self._recovered(request, state)
         decided = access.access_of(request.access_id, state)
         if decided is None:
             return []
@@ -63,6 +68,17 @@ class LyingHolder(KeyHolder):
             reader = key_release.Access(request.access_id, decided.request.reader_eph_x25519)
             found.append(ReleaseEntry(reader, label, opening.proof.leaf.capsule or bytes(32)))
         return found
+
+    def _recovered(self, request: RecoverRequest, state: StateView) -> list[ReleaseEntry]:
+        """Of a recovery that guardians have only begun, too."""
+        recovery = guardian_state.recovery_of(request.access_id, state)
+        if recovery is None:
+            return []
+        (opening,) = request.openings
+        custodian, chain = hospital_of(self.world), self.world.consortium.founding.chain
+        label = recovery_release.recovery_label(recovery.pid, custodian, chain, opening.key_epoch)
+        reader = key_release.Access(request.access_id, recovery.box)
+        return [ReleaseEntry(reader, label, sha256(opening.capsule))]
 
     def _wrong(self, holder: LongTermHolder, entry: ReleaseEntry, capsule: bytes) -> bytes:
         """A share of something else, with a proof of something else."""
@@ -139,7 +155,7 @@ class Mute(KeyHolder):
         self._reached("lie of Mute")
         return ()
 
-    def answer(self, request: ReleaseRequest, asker: bytes) -> Answer | Code:
+    def answer(self, request: ShareRequest, asker: bytes) -> Answer | Code:
         return Code.E_NO_SHARE
 
 

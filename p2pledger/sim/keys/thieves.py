@@ -19,7 +19,8 @@ from p2pledger.threshold.participant import seeded
 from p2pledger.threshold.sealing import BoxSecret
 
 if TYPE_CHECKING:
-    from p2pledger.sim.keys.ward import Chart, Visit, Ward
+    from p2pledger.sim.keys.questions import Chart, Visit
+    from p2pledger.sim.keys.ward import Ward
     from p2pledger.sim.world import World
 
 
@@ -30,8 +31,8 @@ class ReplayingReader:
         if not ward.visits:
             return
         visit, thief = world.random.choice(ward.visits), world.random.choice(ward.visits)
-        if thief.reader.public != visit.reader.public:
-            _ask(world, ward, visit.request, thief.reader.public, type(self).__name__)
+        if thief.asker.public != visit.asker.public:
+            _ask(world, ward, visit.release, thief.asker.public, type(self).__name__)
 
 
 class SwappingReader:
@@ -50,45 +51,45 @@ class SwappingReader:
             self._another_scope,
         ]
         changed = world.random.choice(swaps)(world, ward, visit)
-        if changed is not None and changed != visit.request:
-            _ask(world, ward, changed, visit.reader.public, type(self).__name__)
+        if changed is not None and changed != visit.release:
+            _ask(world, ward, changed, visit.asker.public, type(self).__name__)
 
     def _another_record(self, world: "World", ward: "Ward", visit: "Visit") -> ReleaseRequest:
         """Of the same chart, which was not asked for."""
-        return replace(visit.request, openings=(visit.chart.opening((visit.index + 1) % len(visit.chart.capsules)),))
+        return replace(visit.release, openings=(visit.chart.opening((visit.index + 1) % len(visit.chart.capsules)),))
 
     def _another_capsule(self, world: "World", ward: "Ward", visit: "Visit") -> ReleaseRequest:
-        (own,) = visit.request.openings
+        (own,) = visit.release.openings
         other = visit.chart.capsules[(visit.index + 1) % len(visit.chart.capsules)]
-        return replace(visit.request, openings=(replace(own, capsule=other),))
+        return replace(visit.release, openings=(replace(own, capsule=other),))
 
     def _another_patient(self, world: "World", ward: "Ward", visit: "Visit") -> ReleaseRequest | None:
         others = [chart for chart in ward.charts if chart.pid != visit.chart.pid]
         if not others:
             return None
-        return replace(visit.request, openings=(world.random.choice(others).opening(visit.index),))
+        return replace(visit.release, openings=(world.random.choice(others).opening(visit.index),))
 
     def _another_chain(self, world: "World", ward: "Ward", visit: "Visit") -> ReleaseRequest | None:
         """A capsule for a record of the same name on another chain, sealed to this chain's key."""
         key = ward.newest_key(world)
         if key is None:
             return None
-        (own,) = visit.request.openings
+        (own,) = visit.release.openings
         ref = RecordRef(own.batch_id, visit.index)
         elsewhere = ChainId(sha256(b"another chain"))
         label = release.label_of(ref, visit.chart.pid, hospital_of(world), elsewhere, own.key_epoch)
         capsule = key.wrap(world.random.randbytes(32), label, seeded(world.random.randbytes(32)))
-        return replace(visit.request, openings=(replace(own, capsule=capsule),))
+        return replace(visit.release, openings=(replace(own, capsule=capsule),))
 
     def _another_epoch(self, world: "World", ward: "Ward", visit: "Visit") -> ReleaseRequest:
-        (own,) = visit.request.openings
-        return replace(visit.request, openings=(replace(own, key_epoch=own.key_epoch + 1),))
+        (own,) = visit.release.openings
+        return replace(visit.release, openings=(replace(own, key_epoch=own.key_epoch + 1),))
 
     def _another_scope(self, world: "World", ward: "Ward", visit: "Visit") -> ReleaseRequest:
         """As many records as the chain was told, but others."""
         index = (visit.index + 1) % len(visit.chart.capsules)
         scope = (RecordRef(visit.chart.batch_id, index),)
-        return replace(visit.request, scope=scope, openings=(visit.chart.opening(index),))
+        return replace(visit.release, scope=scope, openings=(visit.chart.opening(index),))
 
 
 class CapsuleMover:
@@ -131,9 +132,9 @@ class KeySubstituter:
         access_id = sha256(seed)[:16]
         stolen = replace(visit.asked, access_id=access_id, reader_eph_x25519=mine.public)
         at = world.random.randrange(world.n)
-        world.submit_signed(at, visit.reader, [stolen])
-        changed = replace(visit.request, access_id=access_id)
-        world.at(800, partial(_ask, world, ward, changed, visit.reader.public, type(self).__name__))
+        world.submit_signed(at, visit.asker, [stolen])
+        changed = replace(visit.release, access_id=access_id)
+        world.at(800, partial(_ask, world, ward, changed, visit.asker.public, type(self).__name__))
 
 
 Thief = ReplayingReader | SwappingReader | CapsuleMover | KeySubstituter

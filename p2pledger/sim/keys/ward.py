@@ -5,16 +5,15 @@ The validators' part is `holder.KeyHolder`, that of those who lie `liars`. What 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from p2pledger.health import joint_key, keys, release
-from p2pledger.health.commitments import RecordLeaf, RecordRef, prove_record, record_root, scope_commit
-from p2pledger.health.erasure_operations import EraseDecision, ErasedPart, EraseRequest
+from p2pledger.health.commitments import RecordLeaf, RecordRef, record_root, scope_commit
 from p2pledger.health.key_keeper import Wish
+from p2pledger.health.log import LogLine
 from p2pledger.health.operations import (
     AccessRequest,
     ActorOpening,
@@ -25,20 +24,21 @@ from p2pledger.health.operations import (
     RecordBatch,
     sign_pop,
 )
-from p2pledger.health.release import RecordOpening, ReleaseRequest
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode
 from p2pledger.primitives.crypto import SigningKey, sha256
-from p2pledger.primitives.errors import Code, InvalidInput, ProofError
+from p2pledger.primitives.errors import Code
 from p2pledger.primitives.ids import Bytes16, Millis, TransactionId
-from p2pledger.sim.clinic import COMPARTMENTS, HOUR_MS, PATIENTS, Clinic, hospital_of
-from p2pledger.sim.keys.holder import Answer, KeyHolder, Reply
+from p2pledger.sim.clinic import COMPARTMENTS, HOUR_MS, PATIENTS, Clinic, Person, hospital_of
+from p2pledger.sim.keys import erasures
+from p2pledger.sim.keys.guarded import Guarding
+from p2pledger.sim.keys.holder import KeyHolder
+from p2pledger.sim.keys.questions import Chart, Question, Visit, ask_all, ask_some, some_state
 from p2pledger.sim.keys.thieves import CapsuleMover, KeySubstituter, ReplayingReader, SwappingReader, Thief
 from p2pledger.sim.observer import InvariantBroken
 from p2pledger.state.view import StateView
 from p2pledger.threshold import key_release
 from p2pledger.threshold.dkg import Ceremony, Phase
-from p2pledger.threshold.key_release import TooFewShares
 from p2pledger.threshold.long_term import LongTerm
 from p2pledger.threshold.participant import seeded
 from p2pledger.threshold.sealing import BoxSecret
@@ -48,46 +48,19 @@ if TYPE_CHECKING:
 
 RECORDS = len(COMPARTMENTS)
 """In each batch: one for each compartment."""
-BATCHES_MAX = 3
-VISITS_MAX = 12
+BATCHES_MAX = 4
+VISITS_MAX = 14
+ERASURES_MAX = 3
 OPEN_MS = 60_000
 """In a healed world a reader has what it may have within this, and the log is complete."""
 
 
-@dataclass(slots=True)
-class Chart:
-    """One sealed batch of a patient."""
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """A consent, and how a reader shows that it is meant."""
 
-    pid: Bytes16
-    batch_id: Bytes16
-    capsules: list[bytes]
-    content_keys: list[bytes]
-    leaves: list[RecordLeaf]
-    key_epoch: int
-
-    def opening(self, index: int) -> RecordOpening:
-        return RecordOpening(self.batch_id, prove_record(self.leaves, index), self.key_epoch, self.capsules[index])
-
-
-@dataclass(slots=True)
-class Visit:
-    """One access of a reader, with all that it needs to open what it asked for, and the shares that came."""
-
-    reader: SigningKey
-    secret: BoxSecret
-    chart: Chart
-    index: int
-    asked: AccessRequest
-    """Of the chain,"""
-    request: ReleaseRequest
-    """and then of the validators."""
-    access: key_release.Access
-    shares: dict[tuple[int, int], dict[int, bytes]] = field(default_factory=dict)
-    """By sharing and holder."""
-    codes: list[Code] = field(default_factory=list)
-    """What validators said instead."""
-    is_open: bool = False
-    blamed: set[int] = field(default_factory=set)
+    grant: ConsentGrant
+    opening: ActorOpening
 
 
 class Ward(Clinic):
@@ -114,6 +87,8 @@ class Ward(Clinic):
         self.charts: list[Chart] = []
         self.visits: list[Visit] = []
         self.is_ending = False
+        self.guarding = Guarding()
+        self._erasures = 0
         self.thieves: list[Thief] = [ReplayingReader(), SwappingReader(), CapsuleMover(), KeySubstituter()]
 
     # Lives
@@ -150,7 +125,12 @@ class Ward(Clinic):
         if world.random.random() < 0.15:
             world.random.choice(self.thieves).act(world, self)
             return
+        if world.random.random() < 0.35:
+            self.guarding.act(world, self)
+            return
         steps: list[Callable[[World], None]] = [self._seal, self._visit, self._chase, self._chase, self._race]
+        if world.random.random() < 0.1:
+            steps = [self._race_erasure]
         world.random.choice(steps)(world)
 
     def _ask(self, world: "World", at: int) -> None:
@@ -159,12 +139,9 @@ class Ward(Clinic):
 
     def newest_key(self, world: "World") -> LongTerm | None:
         """What somebody who asks around finds to be the newest key."""
-        for node in world.nodes:
-            if node.engine is not None and node.is_honest:
-                active = joint_key.newest_key(node.engine.executor.state)
-                if active is not None:
-                    return LongTerm(active.key)
-        return None
+        state = some_state(world)
+        active = None if state is None else joint_key.newest_key(state)
+        return None if active is None else LongTerm(active.key)
 
     def _seal(self, world: "World") -> None:
         """The hospital seals a batch of a patient and commits to its capsules."""
@@ -172,7 +149,7 @@ class Ward(Clinic):
         if key is None or len(self.charts) >= BATCHES_MAX:
             return
         chance = world.random
-        pid = self._people[len(self.charts) % PATIENTS].did
+        pid = self.people[len(self.charts) % PATIENTS].did
         self.charts.append(chart := self.sealed(world, key, pid))
         world.submit_signed(chance.randrange(world.n), world.consortium.accounts[0], [self.batch(world, chart)])
 
@@ -195,7 +172,7 @@ class Ward(Clinic):
     def sealed(self, world: "World", key: LongTerm, pid: Bytes16, is_known: bool = True) -> Chart:
         """A chart of fresh records under this key; the judge knows its keys, unless it will be committed to falsely."""
         random = seeded(world.random.randbytes(32))
-        batch_id = self._fresh()
+        batch_id = self.fresh()
         chart = Chart(pid, batch_id, [], [], [], key.key.key_epoch)
         chain = world.consortium.founding.chain
         for index in range(RECORDS):
@@ -222,7 +199,7 @@ class Ward(Clinic):
 
     def another_pid(self, pid: Bytes16) -> Bytes16:
         """Some other patient of the house."""
-        return next(person.did for person in self._people[:PATIENTS] if person.did != pid)
+        return next(person.did for person in self.people[:PATIENTS] if person.did != pid)
 
     def _visit(self, world: "World") -> None:
         if self.charts and len(self.visits) < VISITS_MAX:
@@ -235,40 +212,60 @@ class Ward(Clinic):
             return
         grant, opening = world.random.choice(fitting)
         index = COMPARTMENTS.index((grant.compartments or COMPARTMENTS)[0])
-        reader = next(person for person in self._people if person.did == opening.handle)
-        request = self._request(world, grant, chart, index, opening, reader.key)
+        reader = next(person for person in self.people if person.did == opening.handle)
+        request = self._request(world, _Ground(grant, opening), chart, index, reader.key)
         world.submit_signed(world.random.randrange(world.n), reader.key, [request])
 
+    def own_visit(self, world: "World", key: SigningKey, pid: Bytes16) -> Visit | None:
+        """A patient, or whoever has a key of its, asks for one of its own records (F-12)."""
+        charts = [chart for chart in self.charts if chart.pid == pid]
+        if not charts:
+            return None
+        request = self._request(world, None, world.random.choice(charts), world.random.randrange(RECORDS), key)
+        world.submit_signed(world.random.randrange(world.n), key, [request])
+        return self.visits[-1]
+
     def _request(
-        self, world: "World", grant: ConsentGrant, chart: Chart, index: int, opening: ActorOpening, reader: SigningKey
+        self, world: "World", ground: "_Ground | None", chart: Chart, index: int, reader: SigningKey
     ) -> AccessRequest:
-        chance = world.random
+        """By this consent; by none, who asks is the patient itself."""
+        chance, chain = world.random, world.consortium.founding.chain
         secret = BoxSecret(seed := chance.randbytes(32))
         world.observer.releases.knows_reader(seed, secret.public)
-        access_id, salt = self._fresh(), chance.randbytes(32)
-        scope = (RecordRef(chart.batch_id, index),)
-        committed = scope_commit(salt, scope)
-        access = key_release.Access(access_id, secret.public)
-        asking = ReleaseRequest(access_id, salt, scope, (chart.opening(index),))
+        access_id, salt = self.fresh(), chance.randbytes(32)
+        ref = RecordRef(chart.batch_id, index)
+        committed = scope_commit(salt, (ref,))
         span_ms = chance.choice([2_000, HOUR_MS, HOUR_MS])
         asked = AccessRequest(
             access_id=access_id,
             organisation=hospital_of(world),
             pid=chart.pid,
-            basis=grant.consent_id,
-            purpose=grant.purposes[0],
-            actor_opening=opening,
+            basis=ground.grant.consent_id if ground else None,
+            purpose=ground.grant.purposes[0] if ground else "PATRQT",
+            actor_opening=ground.opening if ground else None,
             scope_commit=committed,
             n_records=1,
             compartments=(COMPARTMENTS[index],),
             labels=(),
             months=None,
             reader_eph_x25519=secret.public,
-            pop=sign_pop(reader, world.consortium.founding.chain, secret.public, access_id, committed),
+            pop=sign_pop(reader, chain, secret.public, access_id, committed),
             not_after_ms=Millis(world.wall_ms + span_ms),
         )
         world.observer.releases.knows_scope(access_id, [(chart.batch_id, index)])
-        self.visits.append(Visit(reader, secret, chart, index, asked, asking, access))
+        visit = Visit(
+            asker=reader,
+            secret=secret,
+            request=release.ReleaseRequest(access_id, salt, (ref,), (chart.opening(index),)),
+            access=key_release.Access(access_id, secret.public),
+            capsule=chart.capsules[index],
+            label=release.label_of(ref, chart.pid, hospital_of(world), chain, chart.key_epoch),
+            ref=(chart.batch_id, index),
+            chart=chart,
+            index=index,
+            asked=asked,
+        )
+        self.visits.append(visit)
         return asked
 
     def _chase(self, world: "World") -> None:
@@ -276,87 +273,27 @@ class Ward(Clinic):
         if not self.visits:
             return
         recent = self.visits[-4:] if world.random.random() < 0.6 else self.visits
-        visit = world.random.choice(recent)
-        for node in world.random.sample(range(world.n), world.random.randint(1, world.n)):
-            self.send(world, visit, node, visit.request)
+        ask_some(world, self, world.random.choice(recent))
 
     def _race(self, world: "World") -> None:
         """A patient takes a consent back while a reader's questions are under way."""
         if not self.visits:
             return
         visit = self.visits[-1]
-        owner = next(person for person in self._people if person.did == visit.asked.pid)
+        owner = next(person for person in self.people if person.did == visit.asked.pid)
         if world.random.random() < 0.5 and visit.asked.basis is not None:
             world.submit_signed(
                 world.random.randrange(world.n), owner.key, [ConsentRevoke(visit.asked.basis, "withdrawn")]
             )
-        for node in range(world.n):
-            world.at(world.random.randint(0, 600), partial(self.send, world, visit, node, visit.request))
+        ask_all(world, self, visit, within_ms=600)
 
-    def send(self, world: "World", visit: Visit, node: int, request: ReleaseRequest) -> None:
-        """One question over the network, and its answer back."""
-        asker, reply = visit.reader.public, self._hears(world, visit)
-        beside = (node + 1) % world.n  # where the reader is: what becomes of that link becomes of its questions
-        is_linked = world.network.may_link(beside, node)
-        for delay in world.network.deliveries(world.now, beside, node) if is_linked else [world.random.randint(1, 50)]:
-            world.at(delay, partial(self.holders[node].ask, request, asker, reply))
-
-    def _hears(self, world: "World", visit: Visit) -> Reply:
-        def hear(answer: Answer | Code) -> None:
-            world.at(world.random.randint(1, 30), lambda: self._heard(world, visit, answer))
-
-        return hear
-
-    def _heard(self, world: "World", visit: Visit, answer: Answer | Code) -> None:
-        reached = world.observer.reached
-        if isinstance(answer, Code):
-            visit.codes.append(answer)
-            reached[f"release refused {answer.name}"] += 1
-            return
-        reached["shares released"] += 1
-        visit.shares.setdefault(answer.sharing, {})[answer.index] = answer.shares[0]
-        self._try(world, visit, answer.sharing)
-
-    def _try(self, world: "World", visit: Visit, sharing: tuple[int, int]) -> None:
-        """Open with what has come of one sharing; whoever lied is named."""
-        key = self._key_of(world, sharing)
-        if key is None:
-            return
-        label = release.label_of(
-            visit.request.scope[0],
-            visit.chart.pid,
-            hospital_of(world),
-            world.consortium.founding.chain,
-            visit.chart.key_epoch,
-        )
-        try:
-            opened = key.open(
-                visit.chart.capsules[visit.index], label, visit.access, visit.secret, visit.shares[sharing]
-            )
-        except TooFewShares as few:
-            self._blame(world, visit, few.wrong)
-            return
-        except (InvalidInput, ProofError) as error:
-            raise InvariantBroken(f"I-3: {len(visit.shares[sharing])} shares that do not open: {error}") from error
-        self._blame(world, visit, opened.wrong)
-        world.observer.releases.opened((visit.chart.batch_id, visit.index), opened.content_key)
-        visit.is_open = True
-
-    def _blame(self, world: "World", visit: Visit, wrong: tuple[int, ...]) -> None:
-        """Nobody honest is ever blamed."""
-        liars = {holder.index_of_share for holder in self.holders if holder.node.index in self.liars}
-        if set(wrong) - liars:
-            raise InvariantBroken(f"I-9: a reader blames holders {wrong}, liars are {sorted(liars)}")
-        world.observer.reached["liar named by the reader"] += len(set(wrong) - visit.blamed)
-        visit.blamed |= set(wrong)
-
-    def _key_of(self, world: "World", sharing: tuple[int, int]) -> LongTerm | None:
-        for node in world.nodes:
-            if node.engine is not None and node.is_honest:
-                active = joint_key.active_key(sharing[0], node.engine.executor.state)
-                if active is not None and active.key.share_epoch == sharing[1]:
-                    return LongTerm(active.key)
-        return None
+    def _race_erasure(self, world: "World") -> None:
+        """A custodian gives a record up for erasure while a reader's questions are under way (F-26)."""
+        if self.visits and self._erasures < ERASURES_MAX:
+            self._erasures += 1
+            visit = world.random.choice([visit for visit in self.visits if visit.shares] or self.visits)
+            erasures.erase(world, self, visit.chart, world.random.choice([(visit.index,), (visit.index,), ()]))
+            ask_all(world, self, visit, within_ms=600)
 
     # A healed world
 
@@ -364,10 +301,11 @@ class Ward(Clinic):
         """Liveness: the key becomes active and renewed, t honest holders open a fresh record, and the log has it all;
         and no longer, once the consent is taken back."""
         visit = self.ready(world)
-        self._await(world, "a reader opens its record", lambda: visit.is_open, lambda: self._ask_all(world, visit))
+        self.wait_until(world, "a reader opens its record", lambda: visit.is_open, lambda: ask_all(world, self, visit))
         self._erase(world, visit)
         self._take_back(world, visit)
-        self._await(world, "every release is reported", world.observer.releases.is_settled)
+        self.guarding.demand(world, self)
+        self.wait_until(world, "every release is reported", world.observer.releases.is_settled)
         world.observer.releases.concluded()
         self._count_ceremonies(world)
 
@@ -379,12 +317,18 @@ class Ward(Clinic):
     def await_key(self, world: "World") -> None:
         """Until the last sharing is active that is wanted."""
         self.is_ending = True
-        self._await(world, "the joint key is active", lambda: self._has_reached_goal(world))
-        self._await(world, "the honest hold shares of it", lambda: self._honest_holders(world) >= self._needed(world))
+        self.wait_until(world, "the joint key is active", lambda: self._has_reached_goal(world))
+        self.wait_until(
+            world, "the honest hold shares of it", lambda: self._honest_holders(world) >= self._needed(world)
+        )
+
+    def enter(self, world: "World", person: Person) -> None:
+        """Register somebody, if it was not done before."""
+        self._register(world, next(node.index for node in world.nodes if node.is_honest), person)
 
     def key_of(self, did: bytes) -> SigningKey:
         """Of one of the clinic's people."""
-        return next(person.key for person in self._people if person.did == did)
+        return next(person.key for person in self.people if person.did == did)
 
     def _count_ceremonies(self, world: "World") -> None:
         """What came of complaints, for the campaign's counters."""
@@ -397,7 +341,7 @@ class Ward(Clinic):
             reached["ceremony tried again"] += ceremony.id.attempt
             reached["resharing active"] += ceremony.id.share_epoch > 0 and ceremony.phase == Phase.ACTIVE
 
-    def _await(
+    def wait_until(
         self, world: "World", what: str, holds: Callable[[], bool], again: Callable[[], object] = lambda: None
     ) -> None:
         """Let time pass until it holds; where nothing moves, for as long as a phase of a ceremony may last."""
@@ -428,7 +372,7 @@ class Ward(Clinic):
     def _fresh_visit(self, world: "World") -> Visit:
         """A patient who consents for an hour, and a reader whom nothing is wrong with."""
         honest = next(node.index for node in world.nodes if node.is_honest)
-        person, reader = self._people[0], self._people[-1]
+        person, reader = self.people[0], self.people[-1]
         self._register(world, honest, person)
         self._register(world, honest, reader)
         world.submit_signed(honest, world.consortium.accounts[0], [IdentityResume(reader.did)])
@@ -450,25 +394,15 @@ class Ward(Clinic):
         self.charts.append(chart := self.sealed(world, key, person.did))
         world.submit_signed(honest, world.consortium.accounts[0], [self.batch(world, chart)])
         world.run_until(world.now + 6_000)
-        request = self._request(
-            world, grant, chart, COMPARTMENTS.index((grant.compartments or ())[0]), opening, reader.key
-        )
+        index = COMPARTMENTS.index((grant.compartments or ())[0])
+        request = self._request(world, _Ground(grant, opening), chart, index, reader.key)
         world.submit_signed(honest, reader.key, [replace(request, not_after_ms=Millis(world.wall_ms + HOUR_MS))])
         world.run_until(world.now + 3_000)
         return self.visits[-1]
 
-    def _ask_all(self, world: "World", visit: Visit) -> None:
-        for node in range(world.n):
-            self.send(world, visit, node, visit.request)
-
     def _erase(self, world: "World", visit: Visit) -> None:
         """The custodian erases the record (F-26): from the block of its decision on nobody honest gives anything."""
-        (ref,), erase_id, salt = visit.request.scope, self._fresh(), world.random.randbytes(32)
-        asked = EraseRequest(erase_id, visit.asked.pid, "custodian", scope_commit(salt, (ref,)), 1)
-        decided = EraseDecision(erase_id, "accept", None, (ErasedPart(ref.batch_id, (ref.index,)),), salt)
-        honest = next(node.index for node in world.nodes if node.is_honest)
-        done = world.submit_signed(honest, world.consortium.accounts[0], [asked, decided])
-        self._await_refusals(world, visit, done, Code.E_ERASED)
+        self.await_refusals(world, visit, erasures.erase(world, self, visit.chart, (visit.index,)), Code.E_ERASED)
 
     def _take_back(self, world: "World", visit: Visit) -> None:
         """After the revocation is final everywhere nobody honest gives anything any more (F-06)."""
@@ -476,13 +410,26 @@ class Ward(Clinic):
         honest = next(node.index for node in world.nodes if node.is_honest)
         assert visit.asked.basis == grant.consent_id
         done = world.submit_signed(honest, patient.key, [ConsentRevoke(grant.consent_id, "withdrawn")])
-        self._await_refusals(world, visit, done, Code.E_REVOKED)
+        self.await_refusals(world, visit, done, Code.E_REVOKED)
 
-    def _await_refusals(self, world: "World", visit: Visit, done: TransactionId | None, code: Code) -> None:
+    def await_refusals(self, world: "World", question: Question, done: TransactionId | None, code: Code) -> None:
         """Once a transaction is final everywhere, everybody honest who answers says no."""
-        self._await(world, f"{code.name} has a cause", lambda: done is not None and world.observer.is_executed(done))
+        self.wait_until(
+            world, f"{code.name} has a cause", lambda: done is not None and world.observer.is_executed(done)
+        )
         world.run_until(world.now + 3_000)
-        visit.codes.clear()
-        self._ask_all(world, visit)
+        question.codes.clear()
+        ask_all(world, self, question)
         fewest = world.n - len(self.liars) - world.consortium.founding.validators.f
-        self._await(world, f"every honest validator says {code.name}", lambda: visit.codes.count(code) >= fewest)
+        self.wait_until(world, f"every honest validator says {code.name}", lambda: question.codes.count(code) >= fewest)
+
+    # What must be true
+
+    def _judge(self, line: LogLine, state: StateView) -> None:
+        """As in every clinic; and patients read their own (F-12), with a key that is or was theirs."""
+        if line.decision == 0 and line.basis == "owner":
+            assert line.purpose == "PATRQT" and line.reader in self.guarding.keys_of(line.pid), (
+                "F-12: read as a patient"
+            )
+        else:
+            super()._judge(line, state)

@@ -9,6 +9,7 @@ code with the nodes.
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from itertools import combinations
 
 from p2pledger.sim.observer import curve
@@ -16,6 +17,7 @@ from p2pledger.sim.observer.blocks import Founding, Header, Receipt, Transaction
 from p2pledger.sim.observer.curve import Label
 from p2pledger.sim.observer.encoding import Unreadable, holds, listed, pack, unpack
 from p2pledger.sim.observer.judgement import InvariantBroken
+from p2pledger.sim.observer.recoveries import Recoveries
 
 IDENTITY, SUSPEND, RESUME, CREDENTIAL, CREDENTIAL_END, GRANT, REVOKE, ACCESS, ERASE = 2, 4, 5, 6, 7, 20, 21, 30, 57
 """Numbers of the operations that matter."""
@@ -29,6 +31,7 @@ CAPSULES_TRIED = 6
 """Of so many capsules of a run all subsets of leaked shares are tried."""
 
 Ref = tuple[bytes, int]
+"""A record: (batch, index); what waits for a recovery: (hash of the capsule, 0)."""
 Sharing = tuple[int, int]
 """(key epoch, share epoch)."""
 
@@ -92,6 +95,7 @@ class Releases:
         self._threshold = len(seats) - founding.f
         self._drift_ms, self._heartbeat_ms = founding.drift_ms, founding.heartbeat_ms
         self._chain = founding.chain
+        self._recoveries = Recoveries(founding.chain, reached)
         self.liars: set[int] = set()
         """Those whose shares and disks are not judged."""
         self._is_watching = False
@@ -132,6 +136,8 @@ class Releases:
             return
         self._times[header.height] = header.time_ms
         for transaction, receipt in done:
+            for operation in listed(unpack(transaction.operations)):
+                self._recoveries.take(operation, transaction, receipt)
             if receipt.code == 0:
                 self._take(header.height, transaction, receipt)
         waiting, self._waiting = self._waiting, []
@@ -143,6 +149,7 @@ class Releases:
             match operation:
                 case (tag, did, _, key, *_) if tag == IDENTITY:
                     self._dids[key] = did
+                    self._recoveries.registered(did, key, receipt)
                 case (tag, did) if tag in (SUSPEND, RESUME):
                     self._people[did].suspended.append((height, tag == SUSPEND))
                 case (tag, did, role, _, _, until_ms, _) if tag == CREDENTIAL:
@@ -191,6 +198,10 @@ class Releases:
         """A custodian has sealed a record's key, and commits to this capsule."""
         self._sealed[label[4], label[5]] = _Sealed(label, capsule, content_key)
 
+    def knows_recovery(self, label: Label, capsule: bytes, secret: bytes) -> None:
+        """A patient names guardians, and puts the secrets of its box keys into this capsule."""
+        self._sealed[sha256(capsule).digest(), 0] = _Sealed(label, capsule, secret)
+
     def kept(self, node: int, sharing: Sharing, secret: bytes) -> None:
         """A share of a joint key became durable at a node."""
         if node in self.liars:
@@ -228,7 +239,7 @@ class Releases:
         by_epoch = Counter(share_epoch for share_epoch, _ in self._images[ref])
         if max(by_epoch.values(), default=0) < self._threshold:
             raise InvariantBroken(f"I-3: record {ref[0].hex()[:8]}/{ref[1]} was opened with {dict(by_epoch)} shares")
-        self._reached["record opened"] += 1
+        self._reached["record opened" if self._sealed[ref].label[0] == "record" else "recovered keys opened"] += 1
 
     def _check_sharing(self, share: Share) -> None:
         """Shares of an older sharing are refused once a newer one is active where they are."""
@@ -246,6 +257,9 @@ class Releases:
 
     def _judge(self, share: Share) -> None:
         who = f"node {share.node} at height {share.height} releases for access {share.access_id.hex()[:8]}"
+        if self._recoveries.began(share.access_id) is not None:
+            self._judge_recovered(who, share)
+            return
         access = self._accesses.get(share.access_id)
         if access is None or access.height > share.height:
             raise InvariantBroken(f"I-1: {who}, which is not on its chain")
@@ -259,6 +273,8 @@ class Releases:
             raise InvariantBroken(f"I-2: {who} and has long heard nothing")
         self._judge_consent(who, access, share.height, now_ms)
         self._judge_person(who, access, share.height, now_ms)
+        if self._recoveries.is_known(access.pid, access.author):
+            self._recoveries.judge_owner(who, access.pid, access.author, share.height, block_ms)
         sealed = self._sealed.get(share.ref)
         if sealed is None or sealed.capsule != share.capsule or sealed.label[3] != access.pid:
             raise InvariantBroken(f"I-4: {who} a capsule that is not the record's")
@@ -269,6 +285,18 @@ class Releases:
             raise InvariantBroken(f"I-1: {who} a record that was not asked for")
         if share.reader != access.reader:
             raise InvariantBroken(f"I-5: {who} to a key that was not bound")
+
+    def _judge_recovered(self, who: str, share: Share) -> None:
+        box, capsule = self._recoveries.judge_recovered(who, share.access_id, share.height, self._times)
+        if sha256(share.capsule).digest() != capsule or share.ref != (capsule, 0):
+            raise InvariantBroken(f"I-4: {who} a capsule that is not that of the guardians")
+        if share.reader != box:
+            raise InvariantBroken(f"I-5: {who} to a key that guardians have not approved")
+        if (
+            self._heartbeat_ms
+            and share.wall_ms - self._drift_ms > self._times[share.height] + HEARTBEATS_MAX * self._heartbeat_ms
+        ):
+            raise InvariantBroken(f"I-2: {who} and has long heard nothing")
 
     def _judge_consent(self, who: str, access: _Access, height: int, now_ms: int) -> None:
         consent = self._consents.get(access.basis or b"")
@@ -346,12 +374,14 @@ class Releases:
     def concluded(self) -> None:
         """The run is over and had time to settle. Raises InvariantBroken (I-3, I-9, I-10)."""
         for share in self._waiting:
-            if share.height in self._times and share.access_id in self._accesses:
+            is_known = share.access_id in self._accesses or self._recoveries.began(share.access_id) is not None
+            if share.height in self._times and is_known:
                 self._judge(share)
         for node in self._entries:
             missing = {} if node in self.liars else self._missing(node)
             if missing:
                 raise InvariantBroken(f"I-9: node {node} has entries that the chain does not have: {missing}")
+        self._recoveries.concluded(self._times)
         suspects = {node for node, _ in self.unreported()}
         if suspects - self.liars:
             raise InvariantBroken(f"I-9: shares of nodes {sorted(suspects - self.liars)} are nowhere in the log")

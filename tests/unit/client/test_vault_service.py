@@ -15,7 +15,8 @@ from p2pledger.client.vault import Vault, names_of
 from p2pledger.client.vault_service import RecordService, VaultSource
 from p2pledger.fhir.spans import extract_bundle
 from p2pledger.health import access, release
-from p2pledger.health.commitments import RecordRef
+from p2pledger.health.commitments import RecordRef, scope_commit
+from p2pledger.health.erasure_operations import EraseDecision, ErasedPart, EraseRequest
 from p2pledger.health.operations import ConsentRevoke
 from p2pledger.health.release import Moment, ReleaseRequest
 from p2pledger.network.certificates import make_certificate
@@ -31,7 +32,8 @@ from p2pledger.vault.wire import Answer, FetchRecords, Question
 from tests.attack import Without
 from tests.unit.client.readers import CUSTODIAN, Ward
 from tests.unit.execution.ledger import id16, key
-from tests.unit.health.world import DOCTOR, NURSE, PATIENT
+from tests.unit.health.world import BERG as BERG_ACCOUNT
+from tests.unit.health.world import DOCTOR, NURSE, PATIENT, PID
 
 BERG, TAL = key("vault of Berg"), key("vault of Tal")
 MEMBERS = {NodeId(BERG.public): id16("Berg"), NodeId(TAL.public): id16("Tal")}
@@ -170,6 +172,21 @@ async def test_nothing_is_given_that_the_chain_does_not_allow_now(
         assert await code_of(mine, ticket, wanted=[ticket.scope[0]] * 2) == Code.E_SCOPE
         assert ward.chain.submit(PATIENT, ConsentRevoke(id16("consent"), "withdrawn")) == Code.OK
         assert await code_of(mine, ticket) == Code.E_REVOKED
+
+
+async def test_nothing_of_what_is_being_erased_is_given(house: House, ward: Ward, allergies: ChartIndex) -> None:
+    """F-26, F-36: every record of a question is judged; one that is given up keeps the others back."""
+    async with ward.reader(ward.holders()) as ledger, house.serving() as source_for:
+        ticket = await ward.allowed(ledger, allergies)
+        first, *others, last = ticket.scope
+        erase = EraseRequest(id16("erasure"), PID, "custodian", scope_commit(bytes(32), (last,)), 1)
+        parts = (ErasedPart(last.batch_id, (last.index,)),)
+        assert ward.chain.submit(BERG_ACCOUNT, erase) == Code.OK
+        assert (
+            ward.chain.submit(BERG_ACCOUNT, EraseDecision(erase.erase_id, "accept", None, parts, bytes(32))) == Code.OK
+        )
+        assert await code_of(source_for(DOCTOR), ticket) == Code.E_ERASED
+        assert await code_of(source_for(DOCTOR), ticket, wanted=[first, *others]) == Code.OK
 
 
 async def test_an_access_that_has_ended_gives_nothing(house: House, ward: Ward, allergies: ChartIndex) -> None:

@@ -76,6 +76,7 @@ def test_what_was_declared_is_released() -> None:
     ],
 )
 def test_each_part_of_a_request_binds(changes: dict[str, Any], code: Code) -> None:
+    """F-05: each by itself, whatever else fits."""
     assert check_declared(replace(REQUEST, **(DECLARED | changes)), REF, LEAF) == code
 
 

@@ -57,7 +57,7 @@ def test_an_opening_becomes_a_line_an_alert_and_a_review(world: World) -> None:
 
 
 def test_it_releases_no_shares(world: World) -> None:
-    """What was opened offline is no allowed access, and its id cannot become one."""
+    """F-17, I-1: what was opened offline is no allowed access, and its id cannot become one."""
     one = opening(world)
     assert world.submit(TAL, anchor(world, one)) == Code.OK
     kept = access.access_of(one.access_id, world.state)
@@ -66,6 +66,7 @@ def test_it_releases_no_shares(world: World) -> None:
 
 
 def test_openings_come_in_their_order_each_once(world: World) -> None:
+    """F-17: none is left out, exchanged or told again."""
     first = opening(world)
     second = opening(world, 2, previous=first.hash)
     assert world.submit(TAL, anchor(world, second)) == Code.E_STATE, "one is left out"
@@ -95,6 +96,7 @@ def test_what_is_no_opening_of_this_house_is_refused(world: World, changes: dict
 
 
 def test_only_the_reader_itself_has_signed_and_it_is_of_the_house(world: World) -> None:
+    """F-17: in the log stands who opened it."""
     one = opening(world)
     assert world.submit(TAL, anchor(world, one, reader=PATIENT)) == Code.E_POP
     changed = replace(anchor(world, one), opening=replace(one, capsule=hash32("another capsule")))
@@ -175,6 +177,7 @@ def test_a_late_one_is_taken_and_said_to_be_late(world: World) -> None:
 
 
 def test_a_clock_may_be_ahead_a_little(world: World) -> None:
+    """F-17: not so far that an anchor would never be late."""
     ahead = opening(world, opened_ms=world.now_ms + CLOCK_AHEAD_MS_MAX + 1)
     assert world.submit(TAL, anchor(world, ahead)) == Code.E_FORMAT
     near = opening(world, opened_ms=world.now_ms + CLOCK_AHEAD_MS_MAX)

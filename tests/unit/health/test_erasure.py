@@ -161,10 +161,20 @@ def test_part_of_what_was_asked_for(world: World) -> None:
     ],
 )
 def test_what_a_decision_must_be(world: World, decision: EraseDecision, code: Code) -> None:
-    """It names the records of the request, each once, in order, and says why where something stays."""
+    """F-26, F-27: it names the records of the request, each once, in order, and says why where something stays."""
     world.events(PATIENT, asked(TWO))
     assert world.submit(BERG, decision) == code
     assert (found(world).status, erased(world, BATCH)) == ("requested", [])
+
+
+def test_records_of_another_patient_stay(world: World) -> None:
+    """F-26: a decision is about the patient of its request, also in part and at the same custodian."""
+    world.register("neighbour", "patient", BERG, "Berg")
+    assert world.submit(BERG, batch(batch_id=id16("foreign"), pid=id16("neighbour"))) == Code.OK
+    world.events(PATIENT, asked(TWO))
+    partial = EraseDecision(id16("erasure"), "partial", "legal-hold", (ErasedPart(id16("foreign"), (2,)),), None)
+    assert world.submit(BERG, partial) == Code.E_SCOPE
+    assert erased(world, id16("foreign")) == []
 
 
 def test_who_may_ask(world: World) -> None:
@@ -217,7 +227,7 @@ def test_the_dead_ask_no_more(world: World) -> None:
 
 
 def test_nothing_happens_twice(world: World) -> None:
-    """An id, a decision and a certificate are used once."""
+    """F-26: an id, a decision and a certificate are used once, each by whom it is for."""
     assert world.submit(BERG, certificate()) == Code.E_NOT_FOUND
     world.events(PATIENT, asked(TWO))
     assert world.submit(PATIENT, asked(TWO)) == Code.E_DUP
@@ -252,7 +262,7 @@ def test_requests_of_one_patient_have_a_bound(world: World) -> None:
 
 
 def test_only_who_keeps_replicas_says_that_it_keeps_none(world: World) -> None:
-    """A custodian cannot drop a holder to be done sooner; nobody is entered by another."""
+    """F-26: a custodian cannot drop a holder to be done sooner; nobody is entered by another."""
     see = HolderRegister(id16("Berg"), id16("See"), True)
     leave = replace(see, is_holding=False)
     tried: Sequence[tuple[SigningKey, Record, Code]] = [
@@ -301,7 +311,7 @@ def test_no_share_of_what_is_being_erased() -> None:
 
 @given(st.lists(st.lists(st.integers(0, limits.FHIR_ENTRIES_MAX - 1), max_size=20), max_size=5))
 def test_a_batch_remembers_exactly_what_was_erased(parts: list[list[int]]) -> None:
-    """Whatever is added in whatever order; nothing comes back, and no index at all means all of it."""
+    """F-26: whatever is added in whatever order; nothing comes back, and no index at all means all of it."""
     kept = erasure.NOTHING
     wanted: set[int] = set()
     for part in parts:

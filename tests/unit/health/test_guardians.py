@@ -47,7 +47,7 @@ def test_the_first_guardians_stand_at_once() -> None:
 
 
 def test_other_guardians_stand_after_the_delay_of_those_before(guarded: Guarded) -> None:
-    """A thief who names its own friends gives the guardians as much time as for a recovery."""
+    """F-23: a thief who names its own friends gives the guardians as much time as for a recovery."""
     began_ms = guarded.world.now_ms
     assert guarded.set(COUSIN, FRIEND, delay_ms=HOUR_MS) == Code.OK
     assert guarded.start("new", COUSIN, FRIEND) == Code.E_APPROVAL
@@ -83,6 +83,7 @@ def test_the_last_of_two_changes_counts(guarded: Guarded) -> None:
     ],
 )
 def test_terms_that_cannot_be(guarded: Guarded, changes: dict[str, object], code: Code) -> None:
+    """F-22: one guardian alone is never enough; and a delay is neither too short nor endless."""
     assert guarded.set(AUNT, BROTHER, COUSIN, **changes) == code
 
 
@@ -162,6 +163,7 @@ def test_approvals_to_freeze_do_not_unfreeze(guarded: Guarded) -> None:
 
 
 def test_a_freeze_has_an_end(guarded: Guarded) -> None:
+    """F-25: guardians give a patient time, they do not lock it out."""
     most = limits.FREEZE_MAX_MS_DEFAULT
     assert guarded.freeze(AUNT, BROTHER, until_ms=guarded.world.now_ms + most + 1) == Code.E_TIMELOCK
     assert guarded.freeze(AUNT, BROTHER, until_ms=guarded.world.now_ms) == Code.E_EXPIRED

@@ -101,7 +101,7 @@ def test_anybody_finishes_a_recovery(guarded: Guarded) -> None:
     ],
 )
 def test_fewer_than_enough_guardians_start_nothing(guarded: Guarded, names: tuple[str, ...], code: Code) -> None:
-    """Not fewer, not one twice, not others; and a stranger's attempt leaves no trace."""
+    """F-23: not fewer, not one twice, not others; and a stranger's attempt leaves no trace."""
     assert guarded.start("new", *names) == code
     assert directory.key_owner(account("new"), guarded.world.state) is None
 
@@ -120,7 +120,7 @@ def test_one_guardian_under_two_commitments_counts_once() -> None:
 
 
 def test_an_approval_is_for_these_keys_this_patient_and_this_chain(guarded: Guarded) -> None:
-    """I-11: what guardians signed for something else is worth nothing, whoever brings it."""
+    """F-23, I-11: what guardians signed for something else is worth nothing, whoever brings it."""
     chain = guarded.world.chain
     start = guarded.asked("new", AUNT, BROTHER)
     common = (start.recovery, start.key, start.box, start.not_after_ms)
@@ -218,7 +218,7 @@ def test_guardians_are_those_of_the_start(guarded: Guarded) -> None:
 
 
 def test_a_second_recovery_takes_the_place_of_the_first(guarded: Guarded) -> None:
-    """Whoever loses the new wallet, too, begins again; the delay as well."""
+    """F-23: whoever loses the new wallet, too, begins again; the delay as well."""
     guarded.start("new", AUNT, BROTHER)
     guarded.pass_time(DELAY_MS)
     assert guarded.start("newer", BROTHER, COUSIN) == Code.OK

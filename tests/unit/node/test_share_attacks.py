@@ -18,7 +18,9 @@ from p2pledger.primitives.errors import Code, Rejected
 from p2pledger.primitives.ids import AccountKey, Height
 from p2pledger.sim import draw
 from p2pledger.sim.campaign import go_through_faults
-from p2pledger.sim.keys.ward import Visit, Ward
+from p2pledger.sim.keys import erasures
+from p2pledger.sim.keys.questions import Visit
+from p2pledger.sim.keys.ward import Ward
 from p2pledger.threshold.participant import seeded
 from tests.attack import Without
 
@@ -85,9 +87,9 @@ async def test_somebody_elses_question_is_replayed(hospital: Hospital, without: 
     visit = hospital.visit()
     thief = hospital.world.consortium.accounts[2].public
     with without(Releasing._demand_reader, "if asker != session.account"):
-        assert await hospital.ask(visit.request, thief) == Code.OK
-    assert await hospital.ask(visit.request, thief) == Code.E_ROLE
-    assert await hospital.ask(visit.request, visit.reader.public) == Code.OK
+        assert await hospital.ask(visit.release, thief) == Code.OK
+    assert await hospital.ask(visit.release, thief) == Code.E_ROLE
+    assert await hospital.ask(visit.release, visit.asker.public) == Code.OK
 
 
 @pytest.mark.attack("T66")
@@ -96,11 +98,27 @@ async def test_a_revocation_overtakes_a_release(hospital: Hospital, without: Wit
 
     async def raced() -> Code:
         visit = hospital.visit()
-        return await hospital.ask(visit.request, visit.reader.public, lambda: revoke(hospital, visit))
+        return await hospital.ask(visit.release, visit.asker.public, lambda: revoke(hospital, visit))
 
     with without(Releasing._released, "if self.engine.executor.executed != judged_at"):
         assert await raced() == Code.OK
     assert await raced() == Code.E_REVOKED
+
+
+async def test_an_erasure_overtakes_a_release(hospital: Hospital) -> None:
+    """I-2, F-26: the block with the custodian's decision comes between the entry and the share."""
+    visit = hospital.visit()
+    assert await hospital.ask(visit.release, visit.asker.public) == Code.OK
+    raced = await hospital.ask(visit.release, visit.asker.public, lambda: erase(hospital, visit))
+    assert raced == Code.E_ERASED
+
+
+def erase(hospital: Hospital, visit: Visit) -> None:
+    """Given up at the node before this returns."""
+    world = hospital.world
+    sent = erasures.erase(world, hospital.ward, visit.chart, (visit.index,))
+    world.run_until(world.now + 3_000)
+    assert sent is not None and world.observer.is_executed(sent)
 
 
 def revoke(hospital: Hospital, visit: Visit) -> None:
@@ -120,7 +138,7 @@ async def test_a_share_is_made_of_a_sharing_that_ends_meanwhile(hospital: Hospit
 
     async def raced() -> Code:
         visit = hospital.visit()
-        return await hospital.ask(visit.request, visit.reader.public, lambda: refresh(hospital))
+        return await hospital.ask(visit.release, visit.asker.public, lambda: refresh(hospital))
 
     with without(Releasing._released, "if held.key_epoch != ONE_TIME_EPOCH and not self._is_newest(held)"):
         assert await raced() == Code.OK
