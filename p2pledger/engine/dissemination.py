@@ -74,6 +74,8 @@ class Dissemination:
         self._overtaken: set[BatchId] = set()
         self.ordered_ms = 0
         """When a block with batches was last committed."""
+        self.waited_ms = 0
+        """How long the oldest of its batches had waited then: who sends transactions hears from us as late as that."""
 
     def resume(self, is_new_chain: bool, open_headers: Iterable[Header]) -> None:
         """After a start: number on from beyond what may still be under way; hold what was kept for open blocks."""
@@ -242,6 +244,7 @@ class Dissemination:
         self._own_unordered.difference_update(header.batches)
         if header.batches:
             self.ordered_ms = self._agenda.monotonic_ms
+            self.waited_ms = max((self.ordered_ms - pooled.held_since_ms for pooled in ordered), default=0)
         self._note_overtaken(ordered)
         for _, transactions in bodies:
             for transaction in transactions:

@@ -151,7 +151,7 @@ class Proposing:
                 self._agenda.at("build", ripe_ms)
                 return
         elif self._executor.has_unsealed(parent.executed_height):
-            quiet_ms = self._batches.ordered_ms + limits.QUIET_MS
+            quiet_ms = self._batches.ordered_ms + self._quiet_for_ms()
             if now_ms < quiet_ms:  # transactions that come soon carry the roots, and spare everybody a checkpoint
                 self._agenda.at("build", quiet_ms)
                 return
@@ -161,6 +161,12 @@ class Proposing:
         self._agenda.cancel("build")
         header = build(parent, chosen, self._executor, self._founding, self._agenda.now.wall_ms)
         yield from self._tell(replica_event.ProposalBuilt(request.epoch, request.view, header))
+
+    def _quiet_for_ms(self) -> int:
+        """How long nothing must have come before roots are sealed: as long as the last transactions took, for whoever
+        waits for those sends the next ones only then; and much less than what others take for silence (P8).
+        """
+        return max(limits.QUIET_MS, min(self._batches.waited_ms, self._founding.parameters.timeout_ms // 4))
 
     def _select(self, parent: Header) -> Selection | None:
         """What a block on `parent` would hold now; None if a body on the way is missing."""

@@ -30,7 +30,7 @@ BLOCK_BATCHES_MAX = 1_000
 """32 KB of batch ids in a header at most."""
 BLOCK_DELAY_MS = 50
 QUIET_MS = 50
-"""Without transactions after a block that had some, before an empty one seals its roots."""
+"""Without transactions after a block that had some, before an empty one seals its roots; longer under load."""
 ORIGIN_WINDOW = 1024
 """Batches one origin may have unordered; also the memory of which ones stood in the chain."""
 
