@@ -53,9 +53,13 @@ def executed(height: Height, index: int, transaction: TransactionId, code: Code,
 
 
 def effects_leaves(receipts: Sequence[Receipt], writes: Mapping[bytes, bytes | None]) -> list[bytes]:
-    """Leaf hashes of a height's effects tree: its receipts in order, then its writes sorted by key."""
+    """Leaf hashes of a height's effects tree: its receipts in order, then one for all its writes, sorted by key.
+
+    Nobody proves a single write: the state tree has the value. So they are hashed together.
+    """
     entries = [b"r" + encode(receipt) for receipt in receipts]
-    entries += [b"w" + encode((key, writes[key])) for key in sorted(writes)]
+    if writes:
+        entries.append(b"w" + encode(sorted(writes.items())))
     return merkle.leaf_hashes(entries)
 
 

@@ -76,6 +76,8 @@ def parse(data: bytes) -> Transaction:
 
 def _check_cosigners(body: Body, envelope: Envelope) -> None:
     cosigners = body.cosigners
+    if not cosigners and len(envelope.signatures) == 1:
+        return  # as most are
     if len(cosigners) > limits.COSIGNERS_MAX:
         raise Rejected(Code.E_COSIGNERS, f"{len(cosigners)} cosigners, the limit is {limits.COSIGNERS_MAX}")
     if any(a >= b for a, b in pairwise(cosigners)):

@@ -20,8 +20,8 @@ from p2pledger.primitives import limits, merkle
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.errors import Code, Refused, Rejected
 from p2pledger.primitives.ids import ChainId, TransactionId
-from p2pledger.state.overlay import Overlay
-from p2pledger.state.view import Remembering, StateView, Writes
+from p2pledger.state.overlay import Draft, Overlay
+from p2pledger.state.view import StateView, Writes
 
 NOT_INDEXED = (0, 0)
 """The receipt key of a transaction that used no nonce of any account."""
@@ -55,7 +55,7 @@ def execute_block(
     MemoryError, RecursionError and OSError of a contract come through: they may differ between machines, so the
     node stops rather than write down a result that others do not have.
     """
-    run = _Run(application, chain, header, Overlay(Remembering(state)))
+    run = _Run(application, chain, header, Draft(state))
     for batch, transactions in batches:
         run.use_sequence(batch)
         for transaction in transactions:
@@ -68,7 +68,7 @@ class _Run:
     application: Application
     chain: ChainId
     header: Header
-    state: Overlay
+    state: Draft
     receipts: list[Executed] = field(default_factory=list)
     receipt_keys: list[tuple[int, int]] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
@@ -195,7 +195,7 @@ class _Run:
     def effects(self) -> BlockEffects:
         """Everything, with its root."""
         self.state.apply({keys.nonces(number): window.encode() for number, window in self.windows.items()})
-        writes = dict(self.state.freeze())
+        writes = self.state.writes()
         leaves = effects_leaves([done.receipt for done in self.receipts], writes)
         root = merkle.root_of_hashes(leaves)
         return BlockEffects(self.receipts, self.receipt_keys, writes, leaves, root, self.alarms)

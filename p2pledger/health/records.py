@@ -44,12 +44,12 @@ def record_batch(operation: RecordBatch, call: Call, state: StateView) -> Outcom
 
 def _is_consistent(batch: RecordBatch) -> bool:
     """Months in order, each compartment once, none with more records than there are."""
-    handles = [compartment.handle for compartment in batch.compartments]
-    return (
-        batch.months[0] <= batch.months[1]
-        and len(set(handles)) == len(handles)
-        and all(compartment.count <= batch.n for compartment in batch.compartments)
-    )
+    handles = set()
+    for compartment in batch.compartments:
+        if compartment.count > batch.n or compartment.handle in handles:
+            return False
+        handles.add(compartment.handle)
+    return batch.months[0] <= batch.months[1]
 
 
 def batch_of(batch_id: bytes, state: StateView) -> Batch | None:

@@ -71,6 +71,43 @@ class Overlay:
         return _merged(changes, below) if changes else below
 
 
+class Draft:
+    """What one block makes of a view that does not change meanwhile: reads are remembered, and writes are seen at once.
+
+    A transaction reads some ten keys, most of which the ones before it have read: so one look decides.
+    """
+
+    __slots__ = ("_base", "_known", "_written")
+
+    def __init__(self, base: StateView) -> None:
+        self._base = base
+        self._known: dict[bytes, bytes | None] = {}
+        """Read or written."""
+        self._written: OrderedMap[bytes | None] = OrderedMap()
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value, or None."""
+        value: bytes | None = self._known.get(key, _ABSENT)
+        if value is _ABSENT:
+            value = self._known[key] = self._base.get(key)
+        return value
+
+    def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+        """As `Overlay.scan`."""
+        changes = self._written.range(prefix, start)
+        below = self._base.scan(prefix, start)
+        return _merged(changes, below) if changes else below
+
+    def apply(self, writes: Writes) -> None:
+        """Take these changes."""
+        self._known.update(writes)
+        self._written.update(writes)
+
+    def writes(self) -> dict[bytes, bytes | None]:
+        """All changes."""
+        return self._written.as_dict()
+
+
 def _merged(
     changes: list[tuple[bytes, bytes | None]], below: Iterator[tuple[bytes, bytes]]
 ) -> Iterator[tuple[bytes, bytes]]:

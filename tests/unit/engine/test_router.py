@@ -5,7 +5,7 @@ from itertools import combinations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pledger.gossip import Router, Transmission
@@ -84,6 +84,7 @@ def test_it_reaches_everybody_once(shape: type, n: int) -> None:
         assert [len(heard) for heard in graph.heard] == [int(i != origin) for i in range(n)]
 
 
+@settings(deadline=None)
 @given(st.integers(2, 8), st.randoms(use_true_random=False), st.floats(0, 1))
 def test_it_reaches_everybody_in_any_connected_graph(n: int, chance: object, density: float) -> None:
     edges = {(chance.randrange(i), i) for i in range(1, n)}  # type: ignore[attr-defined]

@@ -77,8 +77,8 @@ def test_transactions_batches_and_receipts() -> None:
     assert merkle.sha256(batch).hexdigest() == AGREEMENT["batch"]["id"]
     assert [each.id for each in read_batch(batch)] == [transaction.id]
     receipt = read_receipt(bytes.fromhex(AGREEMENT["receipt"]["bytes"]))
-    writes = [encoding.leaf(b"w" + pack(write)) for write in ((b"gone", None), (b"k", b"v"))]
-    assert encoding.merkle_root([receipt.leaf, *writes]).hex() == AGREEMENT["receipt"]["effects_root"]
+    writes = encoding.leaf(b"w" + pack(((b"gone", None), (b"k", b"v"))))
+    assert encoding.merkle_root([receipt.leaf, writes]).hex() == AGREEMENT["receipt"]["effects_root"]
 
 
 def test_frames() -> None:

@@ -1,12 +1,12 @@
 """Layers over a snapshot look like one state, whatever lies in which layer."""
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from p2pledger.engine.ports import StateFlush
 from p2pledger.primitives.ids import Height
-from p2pledger.state.overlay import Overlay
+from p2pledger.state.overlay import Draft, Overlay
 from p2pledger.storage.memory import MemoryStateStore
 
 KEYS = st.binary(min_size=1, max_size=2)
@@ -49,6 +49,23 @@ def test_an_iteration_does_not_see_later_changes() -> None:
     assert next(walk) == (b"a", b"1")
     overlay.apply({b"c": b"2", b"d": b"2"})
     assert list(walk) == [(b"b", b"0"), (b"c", b"1")]
+
+
+@settings(deadline=None)
+@given(st.dictionaries(KEYS, st.binary(max_size=2), max_size=20), st.lists(CHANGES, max_size=4), KEYS, KEYS)
+def test_a_draft_shows_what_an_overlay_shows(
+    state: dict[bytes, bytes], history: list[dict[bytes, bytes | None]], read: bytes, prefix: bytes
+) -> None:
+    """Whatever was read before a change, and whatever is changed back."""
+    draft, overlay = Draft(store_with(state).snapshot()), Overlay(store_with(state).snapshot())
+    for changes in history:
+        draft.get(read)
+        draft.apply(changes)
+        overlay.apply(changes)
+        for key in {*changes, *state, read}:
+            assert draft.get(key) == overlay.get(key)
+        assert list(draft.scan(prefix[:1])) == list(overlay.scan(prefix[:1]))
+    assert draft.writes() == overlay.freeze()
 
 
 def test_overlays_stand_on_overlays() -> None:
