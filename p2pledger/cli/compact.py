@@ -15,16 +15,20 @@ def compact(session: Session) -> None:
     LMDB keeps the pages of what was deleted until something else is written there. What remains on the medium itself is
     the medium's matter.
     """
+    session.show_all(compacted_stores(session), ["store", "before", "after"])
+    say("compacted")
+
+
+def compacted_stores(session: Session) -> list[dict[str, object]]:
+    """Compact both stores of the home; a row for each. Raises ConfigError while its node runs, StoreError."""
     from p2pledger.node.home import Home
     from p2pledger.storage.environment import compacted
     from p2pledger.storage.home import exclusive_lock
 
     home = Home.load(session.home, os.environ)
     with exclusive_lock(home.layout.lock):
-        rows = [
+        return [
             {"store": path.name, "before": before, "after": after}
             for path in (home.ledger, home.state)
             for before, after in [compacted(path)]
         ]
-    session.show_all(rows, ["store", "before", "after"])
-    say("compacted")

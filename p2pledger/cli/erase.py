@@ -1,6 +1,7 @@
 """`p2pledger erase`: ask for erasure, decide it, carry it out, certify it, and see where it stands (F-26, F-27)."""
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -10,7 +11,7 @@ from p2pledger.cli.connect import FILE, Connection, with_connection
 from p2pledger.cli.output import say
 from p2pledger.cli.values import Hex, moment
 from p2pledger.health.vocabulary import ErasureBasis
-from p2pledger.primitives.errors import Code, InvalidInput, Rejected, Unavailable
+from p2pledger.primitives.errors import Code, InvalidInput, Refused, Rejected, Unavailable
 
 if TYPE_CHECKING:
     from p2pledger.client.backup import Backups
@@ -95,7 +96,11 @@ def decide(
     basis: Any,
     reason: bytes | None,
 ) -> None:
-    """Decide as the custodian. What is accepted is released to nobody any more from the block of this decision on."""
+    """Decide as the custodian. What is accepted is released to nobody any more from the block of this decision on.
+
+    Who keeps copies for this house (vault.replicas) and is not entered as a holder yet is entered before.
+    """
+    from p2pledger.cli.vault import enter_keepers
     from p2pledger.client.erasure import EraseLetter, parts_of
     from p2pledger.health.erasure_operations import EraseDecision
     from p2pledger.node.home import read_bounded
@@ -117,6 +122,7 @@ def decide(
     unknown = staying - set(opened.refs)
     if unknown:
         raise InvalidInput(f"record {min(map(str, unknown))} is not among those to erase")
+    connection.ask(connection.organisation().account, partial(enter_keepers, connection))
     parts = parts_of([ref for ref in opened.refs if ref not in staying], sizes)
     salt = None if staying else opened.salt
     verdict = EraseDecision(Bytes16(erase_id), "partial" if staying else "accept", basis, parts, salt, why)
@@ -127,10 +133,18 @@ def decide(
 @erase.command("run")
 @_ID
 @click.option("--order-to", type=FILE, help="Write the order for those who keep replicas here.")
+@click.option(
+    "--compact", "compacts", is_flag=True, help="Then compact the stores of the stopped node (--node another)."
+)
 @with_connection
-def run(connection: Connection, erase_id: bytes, order_to: Path | None) -> None:
-    """Delete in this house what the chain has decided: vault, manifests, backups. After a crash do it again."""
+def run(connection: Connection, erase_id: bytes, order_to: Path | None, compacts: bool) -> None:
+    """Delete in this house what the chain has decided: vault, manifests, backups. After a crash do it again.
+
+    An erasure ends with a compacting copy of the node's stores, which leaves no freed pages behind: with --compact
+    when this house's node is stopped, or later by 'p2pledger compact'.
+    """
     from p2pledger.cli.clock import now_ms
+    from p2pledger.cli.compact import compacted_stores
     from p2pledger.client.custody import patient_of
     from p2pledger.client.erasure import carry_out, proven_erasure, sign_order
     from p2pledger.node.home import write_new
@@ -161,7 +175,13 @@ def run(connection: Connection, erase_id: bytes, order_to: Path | None) -> None:
         write_new(order_to, encode(sign_order(order, house.vault.store, house.chain, organisation.account)), 0o600)
         say(f"every keeper of replicas runs: p2pledger erase replica {erase_id.hex()} --order {order_to.name}")
     _show_report(connection, house.papers.report(erase_id))
-    say(f"next: p2pledger erase certify {erase_id.hex()}; and 'p2pledger compact', when the node stands still anyway")
+    if compacts:
+        for store in compacted_stores(connection.session):
+            say(f"done: {store['store']} compacted, {store['before']} bytes before, {store['after']} after")
+        say(f"next: p2pledger erase certify {erase_id.hex()}")
+    else:
+        again = "the erasure ends with the compacting copy: stop the node, 'p2pledger compact', start it"
+        say(f"next: p2pledger erase certify {erase_id.hex()}; {again}")
 
 
 @erase.command("replica")
@@ -272,13 +292,21 @@ def status(connection: Connection, pid: bytes | None) -> None:
 @click.option("--leave", is_flag=True, help="This house keeps no copies for NAME any more.")
 @with_connection
 def holder(connection: Connection, name: str, leave: bool) -> None:
-    """Register that NAME keeps replicas for this custodian, so that it has to certify erasures, too."""
+    """Register that NAME keeps replicas for this custodian, so that it has to certify erasures, too.
+
+    'record ingest', 'vault repair' and 'erase decide' do so for all of vault.replicas; this is for keepers elsewhere.
+    """
     from p2pledger.health.erasure_operations import HolderRegister
     from p2pledger.primitives.ids import Bytes16
 
     own, other = connection.organisation().custodian.organisation, connection.card(name).organisation
     custodian, keeper = (other, own) if leave else (own, other)
-    _submit(connection, HolderRegister(Bytes16(custodian), Bytes16(keeper), not leave))
+    try:
+        _submit(connection, HolderRegister(Bytes16(custodian), Bytes16(keeper), not leave))
+    except Refused as error:
+        if leave or error.code is not Code.E_DUP:
+            raise
+        say(f"{name} is registered already")
 
 
 def _submit(connection: Connection, operation: "Record") -> None:

@@ -60,7 +60,9 @@ def ingest(
     Each record's key also goes into a capsule that t validators open for whom the chain allows. That is committed to,
     so it cannot be added later: without a joint key on the chain nothing is taken in, unless --one-time or
     --without-release. One-time secrets are deposited with the validators afterwards, until t of them have acknowledged.
+    Who keeps copies (vault.replicas) is entered on the chain before the first copy leaves, so that erasures reach it.
     """
+    from p2pledger.cli.vault import enter_keepers
     from p2pledger.client.custody import capsules_of, keep_and_commit, one_time_of, patient_of
     from p2pledger.client.ingest import Origin
     from p2pledger.node.vault import replicas_of
@@ -88,6 +90,7 @@ def ingest(
     replicas = replicas_of(connection.home(), vault)
 
     async def commit(ledger: "LedgerClient") -> "list[Receipt]":
+        await enter_keepers(connection, ledger)
         with progress_bar("keeping") as kept:
             return [await keep_and_commit(ledger, vault, one, kept, replicas) for one in batches]
 

@@ -1,5 +1,6 @@
 """`p2pledger vault`: where sealed records lie; copies at other custodians; who proves to hold what."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,11 @@ from p2pledger.cli.connect import FILE, Connection, own_node, with_connection
 from p2pledger.cli.output import say
 from p2pledger.cli.values import Hex
 from p2pledger.primitives.errors import ConfigError, InvalidInput, Unavailable
+from p2pledger.primitives.ids import Bytes16
 
 if TYPE_CHECKING:
+    from p2pledger.client.ledger import LedgerClient
+    from p2pledger.client.restoring import Restored
     from p2pledger.client.vault import Vault
     from p2pledger.node.home import Home
     from p2pledger.vault.connection import VaultAddress
@@ -138,24 +142,54 @@ def audit(connection: Connection, sample: int) -> None:
 @click.option("--restore", is_flag=True, help="Take back whatever replicas keep for us; after our own store was lost.")
 @with_connection
 def repair(connection: Connection, restore: bool) -> None:
-    """Have everything in our own store and at every replica again, from whichever copy is whole."""
-    ours = home_vault(connection, connection.home())
+    """Have everything in our own store and at every replica again, from whichever copy is whole.
+
+    What the chain says is erased stays away: each batch is asked about before anything is taken back.
+    """
+    from p2pledger.client.restoring import mend, nothing_erased, proven_erased
+
+    organisation, ours = connection.organisation(), home_vault(connection, connection.home())
     replicas = _replicas(connection)
-    wanted = [*ours.wanted(), *(_run(replicas.known) if restore else [])]
-    mended = _run(replicas.repair, wanted)
+
+    async def work(ledger: "LedgerClient") -> "Restored":
+        await enter_keepers(connection, ledger)
+        known = await replicas.known() if restore else ()
+        return await mend(ours, organisation.custodian, replicas, partial(proven_erased, ledger), known)
+
+    if replicas.holders:
+        done = connection.ask(organisation.account, work)
+    else:
+        done = _run(mend, ours, organisation.custodian, replicas, nothing_erased)
+    mended = done.mended
     connection.session.show(
         {
-            "wanted": len(set(wanted)),
+            "wanted": done.wanted,
             "restored": mended.restored,
             **{f"sent to {name}": count for name, count in mended.sent.items()},
             "lost": [name.hex() for name in mended.lost],
+            "erased, not restored": len(done.erased),
         }
     )
+    if done.erased:
+        say(f"{len(done.erased)} objects of erased records are somewhere: 'erase recheck' here, 'erase replica' there")
+    if done.unnamed:
+        say(f"{done.unnamed} objects at replicas are named by no manifest and were not taken back")
     _say_failures(mended.failures)
     if mended.lost:
         raise Unavailable(f"{len(mended.lost)} objects are to be had nowhere; take them from a backup: 'vault put'")
     if mended.failures:
         raise Unavailable(f"{len(mended.failures)} replicas were not completed; try again when they are back")
+
+
+async def enter_keepers(connection: Connection, ledger: "LedgerClient") -> None:
+    """Have those who keep copies for this house entered as holders, and say who was entered."""
+    from p2pledger.client.custody import register_holders
+    from p2pledger.node.vault import keepers_of
+
+    names = keepers_of(connection.home())
+    custodian = connection.organisation().custodian.organisation
+    for keeper in await register_holders(ledger, custodian, list(names)):
+        say(f"{names[Bytes16(keeper)]} is entered as a holder of replicas: it certifies erasures, too")
 
 
 def home_vault(connection: Connection, home: "Home") -> "Vault":

@@ -1,5 +1,6 @@
 """A custodian's work with records: seal to the patient the chain knows, keep, then commit."""
 
+from collections.abc import Collection
 from functools import partial
 
 import trio
@@ -12,11 +13,13 @@ from p2pledger.client.vault import Progress, Vault, names_of, silent
 from p2pledger.health import keys
 from p2pledger.health.commitments import RecordRef
 from p2pledger.health.directory import Identity
+from p2pledger.health.erasure_operations import HolderRegister
 from p2pledger.health.joint_key import ActiveKey
 from p2pledger.health.records import Batch
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode
-from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Rejected, Unavailable
+from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Refused, Rejected, Unavailable
+from p2pledger.primitives.ids import Bytes16
 from p2pledger.vault.replicas import Replicas
 
 
@@ -38,6 +41,26 @@ async def patient_of(ledger: LedgerClient, pid: bytes, box: bytes | None = None)
     if box not in (None, identity.box):
         raise InvalidInput(f"box key {box.hex() if box else ''} is not the one of patient {pid.hex()} on the chain")
     return Patient(pid, identity.box)
+
+
+async def register_holders(ledger: LedgerClient, custodian: bytes, keepers: Collection[bytes]) -> list[bytes]:
+    """Enter those who keep copies for us and are not entered yet, so that they certify erasures (F-26); who that were.
+
+    To be done before the first copy leaves. Raises what `LedgerClient.submit` raises: Refused(E_QUOTA, E_NOT_FOUND).
+    """
+    entered = []
+    for keeper in sorted(keepers):
+        _, data = await ledger.state(keys.holder(custodian, keeper))
+        if data is not None:
+            continue
+        try:
+            await ledger.submit(HolderRegister(Bytes16(custodian), Bytes16(keeper), True))
+        except Refused as error:
+            if error.code is not Code.E_DUP:  # since the checkpoint
+                raise
+        else:
+            entered.append(keeper)
+    return entered
 
 
 async def keep_and_commit(

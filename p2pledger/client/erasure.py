@@ -206,14 +206,15 @@ def _names_in(vault: Vault, box: BoxKey, chain: ChainId, parts: Collection[Erase
         if not vault.has_batch(part.batch_id):
             continue  # the vault was lost, and so was what it held
         manifest = vault.manifest(part.batch_id)
-        indices = _indices(part, manifest)
+        indices = indices_of(part, manifest)
         about.append((manifest, indices))
         names.update(name for entry in manifest.entries if entry.index in indices for name in names_of(entry))
     names.update(_left_behind(vault.store, referenced, about, (box, chain)))
     return tuple(map(Bytes32, sorted(names)))
 
 
-def _indices(part: ErasedPart, manifest: Manifest) -> frozenset[int]:
+def indices_of(part: ErasedPart, manifest: Manifest) -> frozenset[int]:
+    """Which records of a batch a part means."""
     return frozenset(part.indices or range(len(manifest.entries) + len(manifest.erased)))
 
 
@@ -264,7 +265,7 @@ def erase_in_vault(order: EraseOrder, vault: Vault, custodian: Custodian, patien
 
 def _seal_without(part: ErasedPart, vault: Vault, custodian: Custodian, patient: Patient) -> None:
     manifest = vault.manifest(part.batch_id)
-    without = manifest.without(_indices(part, manifest))
+    without = manifest.without(indices_of(part, manifest))
     if without != manifest:
         vault.store.replace(part.batch_id, seal_manifest(without, custodian, patient))
 

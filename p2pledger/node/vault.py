@@ -78,6 +78,12 @@ def holders_of(home: Home) -> list[VaultAddress]:
     ]
 
 
+def keepers_of(home: Home) -> dict[Bytes16, str]:
+    """The same as organisations: id and name. Raises ConfigError."""
+    cards = {card.node: card for card in home.founding.genesis.cards}
+    return {Bytes16(cards[node].organisation): cards[node].name for node in home.vault_replicas()}
+
+
 def replicas_of(home: Home, vault: Vault) -> Replicas:
     """The home's own store with the copies elsewhere; raises ConfigError."""
     return Replicas(

@@ -3,8 +3,10 @@
 import json
 from importlib.resources import files
 
+import lmdb
 import pytest
 
+from p2pledger.storage.home import exclusive_lock
 from tests.unit.cli.town import NAMES, Town, run, said
 
 BUNDLES = files("p2pledger.samples") / "bundles"
@@ -119,3 +121,43 @@ def test_backups_are_made_listed_checked_and_restored(town: Town, batch: str) ->
     path = next(town.file("tapes").iterdir())
     path.write_bytes(path.read_bytes()[:-1])
     run("backup", "check", made["set"], *house, expect=5)
+
+
+def test_an_erasure_ends_with_the_compacting_copy(town: Town, batch: str) -> None:
+    """F-26: by the same command where the node is stopped; while it runs, nothing of its stores is touched."""
+    erasure = asked(town, "compacted", f"{batch}/30")
+    run("erase", "decide", erasure, "--letter", town.file("compacted.letter"), *town.as_organisation())
+    home = town.homes[0]
+    for store in (home.ledger, home.state):
+        store.mkdir(parents=True)
+        with lmdb.open(str(store)) as environment, environment.begin(write=True) as txn:
+            txn.put(b"freed", bytes(500_000))
+        with lmdb.open(str(store)) as environment, environment.begin(write=True) as txn:
+            txn.delete(b"freed")
+    sizes = [(store / "data.mdb").stat().st_size for store in (home.ledger, home.state)]
+    with exclusive_lock(home.layout.lock):
+        held = run("erase", "run", erasure, "--compact", *town.as_organisation(), expect=78)
+        assert "is held by process" in said(held)
+    assert [(store / "data.mdb").stat().st_size for store in (home.ledger, home.state)] == sizes
+    done = run("erase", "run", erasure, "--compact", *town.as_organisation())
+    assert "ledger compacted" in done.stderr and "state compacted" in done.stderr
+    assert all((store / "data.mdb").stat().st_size < 100_000 for store in (home.ledger, home.state))
+    run("erase", "certify", erasure, *town.as_organisation())
+
+
+def test_who_keeps_copies_has_to_certify(town: Town, batch: str) -> None:
+    """F-26: a replica that stands in the settings is entered as a holder before the decision, and once."""
+    config = town.home() / "config.toml"
+    before = config.read_text() if config.exists() else ""
+    config.write_text(f'{before}\n[vault]\ncopies = 1\n[vault.replicas]\n"{NAMES[1]}" = "127.0.0.1:9"\n')
+    try:
+        erasure = asked(town, "kept", f"{batch}/40")
+        decided = run("erase", "decide", erasure, "--letter", town.file("kept.letter"), *town.as_organisation())
+        assert f"{NAMES[1]} is entered as a holder of replicas" in decided.stderr
+        assert sorted(status(town, erasure)["missing"]) == sorted(NAMES[:2])
+        again = run("erase", "holder", NAMES[1], *town.as_organisation())
+        assert f"{NAMES[1]} is registered already" in again.stderr
+        mended = run("vault", "repair", *town.as_organisation(), expect=75)
+        assert "1 replicas were not completed" in said(mended) and "is entered" not in mended.stderr
+    finally:
+        config.write_text(before)
