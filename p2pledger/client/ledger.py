@@ -148,6 +148,7 @@ class LedgerClient:
         self._nonce_lock = trio.Lock()
         self._anchors: deque[Anchor] = deque(maxlen=_ANCHORS_MAX)
         """Checked already: the receipts of one block come with one anchor, and signatures are what takes time."""
+        self._once: dict[bytes, tuple[Height, bytes | None]] = {}
         self._in_flight = trio.Semaphore(limits.NONCE_WINDOW - 1)  # beyond it nonces would leave the window
 
     @property
@@ -440,7 +441,22 @@ class LedgerClient:
 
     async def state(self, key: bytes) -> tuple[Height, bytes | None]:
         """(checkpoint, value) of a state key with its proof verified; members only."""
-        return await self._ask(GetState(_ID, key), StateReply, partial(proven_state, self.founding, key))
+        found = await self._ask(GetState(_ID, key), StateReply, partial(proven_state, self.founding, key))
+        if key in self._once:
+            self._once[key] = found
+        return found
+
+    async def once_proven(self, key: bytes) -> tuple[Height, bytes | None]:
+        """As `state`; what it found is remembered until somebody asks `state` again.
+
+        For values that seldom change, where a change shows by itself.
+        """
+        known = self._once.get(key)
+        if known is None:
+            known = await self.state(key)
+            if known[1] is not None:
+                self._once[key] = known
+        return known
 
     async def proven(self, key: bytes) -> StateReply:
         """As `state`, with the proof, verified: for whoever hands it on."""

@@ -4,8 +4,9 @@ A capsule of a joint key and one of a one-time secret differ in who holds the sh
 checkpoint proves, and everything after that is the same for both (threshold/key_release.py).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from p2pledger.client.ledger import LedgerClient
 from p2pledger.client.records import SealedRecord
@@ -17,10 +18,13 @@ from p2pledger.health.release import RecordOpening
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected, Unavailable
+from p2pledger.primitives.ids import Height
 from p2pledger.threshold.key_release import KeyRelease
 from p2pledger.threshold.long_term import LongTerm
 from p2pledger.threshold.one_time import ONE_TIME_EPOCH, read_capsule
 
+Proven: TypeAlias = Callable[[bytes], Awaitable[tuple[Height, bytes | None]]]
+"""Gives the checkpoint and its value of a state key."""
 PORTION_BYTES_MAX = limits.CLIENT_FRAME_BYTES_MAX // 2
 """Of openings in one question; the list of the access's whole scope stands beside them."""
 
@@ -81,22 +85,31 @@ class Holders:
 
 
 async def holders_of(ledger: LedgerClient, secret: tuple[int, int]) -> Holders:
-    """The holders of a secret, of a joint key in its newest sharing, that a checkpoint proves.
+    """The holders of a secret, of a joint key in the newest sharing that a checkpoint has proven to this client.
 
-    Raises Unavailable where none does yet, and what `LedgerClient.state` raises.
+    Remembered: who holds a newer one says so with its shares, and then one asks `newest_holders_of`. Raises Unavailable
+    where no checkpoint proves any yet, and what `LedgerClient.state` raises.
     """
+    return await _holders(ledger, secret, ledger.once_proven)
+
+
+async def newest_holders_of(ledger: LedgerClient, secret: tuple[int, int]) -> Holders:
+    """As the last checkpoint proves them; raises as `holders_of` does."""
+    return await _holders(ledger, secret, ledger.state)
+
+
+async def _holders(ledger: LedgerClient, secret: tuple[int, int], proven: Proven) -> Holders:
     key_epoch, number = secret
     if key_epoch == ONE_TIME_EPOCH:
         table = await deposit_table(ledger, number)
         return Holders(table.release, table.holders, (ONE_TIME_EPOCH, table.number))
-    active = await active_key(ledger, key_epoch)
+    active = await _active_key(key_epoch, proven)
     key = active.key
     return Holders(LongTerm(key), active.holders, (key.key_epoch, key.share_epoch))
 
 
-async def active_key(ledger: LedgerClient, key_epoch: int) -> ActiveKey:
-    """The joint key of an epoch in its newest sharing that a checkpoint proves. Raises Unavailable where none does."""
-    height, data = await ledger.state(keys.joint_key(key_epoch))
+async def _active_key(key_epoch: int, proven: Proven) -> ActiveKey:
+    height, data = await proven(keys.joint_key(key_epoch))
     if data is None:
         raise Unavailable(
             f"checkpoint {height} has no joint key of epoch {key_epoch} yet; ask again after the next one"

@@ -23,7 +23,7 @@ from p2pledger.client.health import EVERYTHING, ConsentCard, Scope, request_acce
 from p2pledger.client.integrity import alert
 from p2pledger.client.keyring import Persona
 from p2pledger.client.ledger import LedgerClient
-from p2pledger.client.openings import Holders, holders_of, opening_of, portions, secret_of
+from p2pledger.client.openings import Holders, holders_of, newest_holders_of, opening_of, portions, secret_of
 from p2pledger.client.records import SealedRecord, open_with_key
 from p2pledger.client.sealing import BoxKey
 from p2pledger.client.shares import Heard
@@ -276,7 +276,7 @@ async def _keys_of(ledger: LedgerClient, job: _Job) -> tuple[list[bytes], list[B
     await trio.to_thread.run_sync(opening.add, heard.replies)
     if opening.lacks_shares:
         if opening.was_shared_anew:
-            opening = _Opening(job, await holders_of(ledger, secret))
+            opening = _Opening(job, await newest_holders_of(ledger, secret))
         heard = await ledger.shares(job.request)
         await trio.to_thread.run_sync(opening.add, heard.replies)
     blamed = list(opening.blamed(ledger.founding))

@@ -16,7 +16,7 @@ from p2pledger.health import keys
 from p2pledger.health.events import CeremonyMoved, JointKeyActivated
 from p2pledger.health.joint_key_operations import LtsActivate, LtsComplaint, LtsDeal, LtsInit, LtsJustify
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, decode, decode_again, encode
 from p2pledger.primitives.errors import Code, ProofError, Refused
 from p2pledger.primitives.ids import Height, Millis, ValidatorId
 from p2pledger.state.view import StateView
@@ -217,7 +217,8 @@ def active_key(key_epoch: int, state: StateView) -> ActiveKey | None:
 
 def decode_active_key(data: bytes) -> ActiveKey:
     """The state value under `keys.joint_key`."""
-    return decode(ActiveKey, data, limits.STATE_VALUE_BYTES_MAX)
+    active: ActiveKey = decode_again(ActiveKey, data, limits.STATE_VALUE_BYTES_MAX)
+    return active
 
 
 def newest_epoch(state: StateView) -> int:

@@ -5,7 +5,7 @@ from p2pledger.health import directory, keys
 from p2pledger.health.events import BatchRecorded
 from p2pledger.health.operations import RecordBatch
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, decode_again, encode
 from p2pledger.primitives.errors import Code, Refused
 from p2pledger.primitives.ids import Height, Millis
 from p2pledger.state.view import StateView
@@ -55,7 +55,7 @@ def _is_consistent(batch: RecordBatch) -> bool:
 def batch_of(batch_id: bytes, state: StateView) -> Batch | None:
     """A batch by id."""
     data = state.get(keys.batch(batch_id))
-    return None if data is None else decode(Batch, data, limits.STATE_VALUE_BYTES_MAX)
+    return None if data is None else decode_again(Batch, data, limits.STATE_VALUE_BYTES_MAX)
 
 
 def batches_of(pid: bytes, state: StateView) -> list[Batch]:

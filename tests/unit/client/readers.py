@@ -21,7 +21,7 @@ from p2pledger.client.tickets import Ticket
 from p2pledger.client.vault import Vault
 from p2pledger.health import access, key_duties, queries, release
 from p2pledger.health.release import Moment
-from p2pledger.network.api import GetShares, Reply, Request, SharesReply
+from p2pledger.network.api import GetShares, GetState, Reply, Request, SharesReply
 from p2pledger.network.certificates import make_certificate
 from p2pledger.network.clients import ClientServer, Session
 from p2pledger.primitives.crypto import SigningKey, sha256
@@ -48,10 +48,11 @@ class Holder(HonestNode):
     def __init__(self, chain: Chain, keeper: Keeper, name: str, twist: Twist | None = None) -> None:
         super().__init__(chain)
         self.keeper, self.name, self.twist = keeper, name, twist
-        self.asked = 0
+        self.asked = self.states = 0
         self._random = seeded(sha256(name.encode()))
 
     async def _answer(self, session: Session, request: Request) -> Reply:
+        self.states += isinstance(request, GetState)
         if not isinstance(request, GetShares):
             return await super()._answer(session, request)
         self.asked += 1

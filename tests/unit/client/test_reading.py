@@ -23,9 +23,11 @@ from p2pledger.health.integrity import alerts_of, decode_alert
 from p2pledger.health.operations import ConsentRevoke
 from p2pledger.network.api import SharesReply
 from p2pledger.primitives.errors import Code, ConfigError, InvalidInput, Rejected, Unavailable
+from p2pledger.threshold.dkg import CeremonyId
 from tests.attack import Check, Without
 from tests.unit.client.readers import PATIENT_BOX, PHYSICIAN, Holder, Ward
 from tests.unit.execution.ledger import id16
+from tests.unit.health.ceremonies import hold
 from tests.unit.health.world import DAY_MS, EMERGENCY, PATIENT, PID, TAL
 
 ENDLESS = Patience(silence_s=1e6, busy_first_s=0.01, busy_most_s=0.05, total_s=1e6)
@@ -135,6 +137,28 @@ async def test_shares_under_another_index_or_of_another_sharing_are_named(ward: 
             await read_records(ledger, ward.own, ticket)
     assert "Tal: says to hold share" in str(failed.value)
     assert "See: sends shares of sharing 1.7, proven is 1.0" in str(failed.value)
+
+
+async def test_a_key_is_asked_for_once_and_again_when_it_was_shared_anew(tmp_path: Path) -> None:
+    """A reader at work asks for shares and nothing else; that there are new ones, the validators' answers tell it."""
+    tmp_path.chmod(0o700)
+    ward = Ward(tmp_path)
+    allergies = ward.chart.of_classes("allergy")
+    ward.consent(allergies)
+    holders = ward.holders()
+    async with ward.reader(holders) as ledger:
+        ticket = await ward.allowed(ledger, allergies)
+        await read_records(ledger, ward.own, ticket)
+        asked = sum(holder.states for holder in holders)
+        await read_records(ledger, ward.own, ticket)
+        assert sum(holder.states for holder in holders) == asked
+        active = hold(ward.chain, CeremonyId(1, 1, 0), ward.keepers)
+        ward.chain.tick()
+        reading = await read_records(ledger, ward.own, ticket)
+    assert active.key.share_epoch == 1
+    assert len(reading.records) == 7
+    assert not reading.blamed, "who has new shares is no liar"
+    assert sum(holder.states for holder in holders) > asked
 
 
 async def test_a_straggler_is_not_waited_for(ward: Ward, allergies: ChartIndex) -> None:

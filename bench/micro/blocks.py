@@ -1,4 +1,4 @@
-"""`python -m bench.micro [minimal|ten|health]`: a validator's own work on blocks, in one process, without a network.
+"""`python -m bench.micro minimal|ten|health`: a validator's own work on blocks, in one process, without a network.
 
 What the big benchmark cannot tell apart on a busy machine: processor time of checking batches, of executing blocks, of
 flushing state, and of executing a stored ledger again, each in microseconds a transaction and in verifications.
@@ -169,15 +169,11 @@ def run_all(bench: Bench, planned: Sequence[Planned]) -> Counter[int]:
     return codes
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Parse and measure."""
     parser = argparse.ArgumentParser(prog="python -m bench.micro", description=__doc__)
     parser.add_argument("workload", nargs="?", default="minimal", choices=("minimal", "ten", "health"))
     parser.add_argument("--transactions", type=int, default=20_000)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     workload: Workload = "health" if arguments.workload == "health" else "minimal"
     measure(workload, 10 if arguments.workload == "ten" else 1, arguments.transactions)
-
-
-if __name__ == "__main__":
-    main()

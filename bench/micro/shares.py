@@ -1,4 +1,4 @@
-"""`python -m bench.shares [--repeat 50]`: what keys in shares cost, in processor time, for 4 to 16 validators.
+"""`python -m bench.micro shares [--repeat 50]`: what keys in shares cost, in processor time, for 4 to 16 validators.
 
 The median of many calls, each measured by itself: a busy machine makes a processor slower, but not its count of time.
 """
@@ -6,7 +6,7 @@ The median of many calls, each measured by itself: a busy machine makes a proces
 import argparse
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
@@ -178,10 +178,11 @@ def record_sealing_rate() -> float:
     return min(rates)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(prog="python -m bench.micro shares", description=__doc__)
     parser.add_argument("--repeat", type=int, default=50)
-    repeat: int = parser.parse_args().repeat
+    repeat: int = parser.parse_args(arguments).repeat
     tables = {n: Table(n) for n in SIZES}
     sections = {
         "long-term secrets, a record": {n: record_row(*tables[n].long_term(), repeat) for n in SIZES},
@@ -195,9 +196,4 @@ def main() -> None:
         for name in columns[SIZES[0]]:
             print(f"| {name} | " + " | ".join(f"{columns[n][name]:,.0f}" for n in SIZES) + " |")
     print(f"\nsealing of content (XChaCha20-Poly1305): {sealing_rate():,.0f} MB/s")
-    print(f"sealing of a record of 1 MiB, the slower cipher: {record_sealing_rate():,.0f} MB/s; at least 50 are wanted")
-    print("wanted at n = 4: validator 1,200, reader 3,000 a record, a chart 1,000,000; at n = 16: reader 10,000")
-
-
-if __name__ == "__main__":
-    main()
+    print(f"sealing of a record of 1 MiB, the slower cipher: {record_sealing_rate():,.0f} MB/s")
