@@ -114,18 +114,26 @@ def again_and_again(chart: OneTimeChart) -> Code:
 
 @pytest.mark.attack("T76")
 @pytest.mark.parametrize(
-    ("attack", "decision", "code"),
+    ("attack", "check", "code"),
     [
-        (by_one_who_is_not_in_the_table, "if table.index_of(validator) is None", Code.E_ROLE),
-        (of_a_record_that_is_not_there, "indices[-1] >= batch.terms.n", Code.E_FORMAT),
-        (in_another_spelling, "bits_of(indices) != operation.records", Code.E_FORMAT),
-        (of_a_second_table, "if before is not None and before.table != operation.table", Code.E_STATE),
-        (again_and_again, "if not added", Code.E_DUP),
+        (
+            by_one_who_is_not_in_the_table,
+            Check(deposits.acknowledge, "if table.index_of(validator) is None"),
+            Code.E_ROLE,
+        ),
+        (of_a_record_that_is_not_there, Check(deposits.acknowledge, "indices[-1] >= batch.terms.n"), Code.E_FORMAT),
+        (in_another_spelling, Check(deposits.acknowledge, "bits_of(indices) != operation.records"), Code.E_FORMAT),
+        (
+            of_a_second_table,
+            Check(deposits.acknowledge, "if before is not None and before.table != operation.table"),
+            Code.E_STATE,
+        ),
+        (again_and_again, Check(deposits.acknowledge, "if not added"), Code.E_DUP),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_words_out_of_turn(attack: Attack, decision: str, code: Code, without: Without) -> None:
-    with without(deposits.acknowledge, decision):
+def test_words_out_of_turn(attack: Attack, check: Check, code: Code, without: Without) -> None:
+    with without(*check):
         assert attack(permitted()) == Code.OK
     assert attack(permitted()) == code
 
@@ -241,17 +249,17 @@ def without_end(chart: OneTimeChart) -> Code:
 
 @pytest.mark.attack("T77")
 @pytest.mark.parametrize(
-    ("attack", "decision", "code"),
+    ("attack", "check", "code"),
     [
-        (of_small_order, "not is_box_key(operation.box)", Code.E_FORMAT),
-        (spelled_in_another_way, "not is_canonical(operation.box)", Code.E_FORMAT),
-        (copied, "if operation.box in (one.box for one in present.values())", Code.E_DUP),
-        (without_end, "if count > limits.DEPOSIT_KEYS_MAX", Code.E_QUOTA),
+        (of_small_order, Check(deposits.announce, "not is_box_key(operation.box)"), Code.E_FORMAT),
+        (spelled_in_another_way, Check(deposits.announce, "not is_canonical(operation.box)"), Code.E_FORMAT),
+        (copied, Check(deposits.announce, "if operation.box in (one.box for one in present.values())"), Code.E_DUP),
+        (without_end, Check(deposits.announce, "if count > limits.DEPOSIT_KEYS_MAX"), Code.E_QUOTA),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_keys_that_are_none(attack: Attack, decision: str, code: Code, without: Without) -> None:
+def test_keys_that_are_none(attack: Attack, check: Check, code: Code, without: Without) -> None:
     """Nothing could be sealed to it, or it would be another's, or tables would fill the state."""
-    with without(deposits.announce, decision):
+    with without(*check):
         assert attack(permitted()) == Code.OK
     assert attack(permitted()) == code
