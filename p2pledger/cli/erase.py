@@ -145,6 +145,7 @@ def run(connection: Connection, erase_id: bytes, order_to: Path | None, compacts
     """
     from p2pledger.cli.clock import now_ms
     from p2pledger.cli.compact import compacted_stores
+    from p2pledger.cli.guardian import cards_in
     from p2pledger.client.custody import patient_of
     from p2pledger.client.erasure import carry_out, proven_erasure, sign_order
     from p2pledger.node.home import write_new
@@ -175,6 +176,11 @@ def run(connection: Connection, erase_id: bytes, order_to: Path | None, compacts
         write_new(order_to, encode(sign_order(order, house.vault.store, house.chain, organisation.account)), 0o600)
         say(f"every keeper of replicas runs: p2pledger erase replica {erase_id.hex()} --order {order_to.name}")
     _show_report(connection, house.papers.report(erase_id))
+    card = cards_in(connection).of(asked.request.pid)
+    if card is not None:
+        say(
+            f"a copy of the guardians' card of this patient lies in {card}: it opens no record; delete it with the last"
+        )
     if compacts:
         for store in compacted_stores(connection.session):
             say(f"done: {store['store']} compacted, {store['before']} bytes before, {store['after']} after")

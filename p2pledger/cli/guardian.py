@@ -11,6 +11,7 @@ from p2pledger.cli.values import Instant, Span, moment
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 
 if TYPE_CHECKING:
+    from p2pledger.client.guardian_cards import GuardianCards
     from p2pledger.client.guardians import GuardianApproval, GuardianCard, Named
     from p2pledger.client.guarding import Guarding
     from p2pledger.client.identities import Known, OpenAs
@@ -105,6 +106,17 @@ def set_(
     say(f"hand each guardian its card of {folder}, and {folder / 'copy.card'} to your custodians")
 
 
+@guardian.command("keep")
+@click.argument("card", type=FILE)
+@with_connection
+def keep(connection: Connection, card: Path) -> None:
+    """As a custodian, keep a patient's copy.card in this home, for a recovery when all other cards are lost."""
+    from p2pledger.client import guardians
+
+    kept = cards_in(connection).keep(read_file(guardians.GuardianCard, card, connection))
+    connection.session.show_all([{"card": path} for path in kept], ["card"])
+
+
 @guardian.command("approve")
 @click.argument("request", type=FILE)
 @click.argument("card", type=FILE)
@@ -194,7 +206,14 @@ def status(connection: Connection, card: Path | None) -> None:
         say("nobody guards this wallet's owner; next: p2pledger guardian invite --to FILE, for each guardian")
 
 
-# Shared with `p2pledger recovery`
+# Shared with `p2pledger recovery` and `p2pledger erase`
+
+
+def cards_in(connection: Connection) -> "GuardianCards":
+    """The copies of guardians' cards in the home."""
+    from p2pledger.client.guardian_cards import GuardianCards
+
+    return GuardianCards(connection.session.home / "guardian-cards", connection.home().card.organisation)
 
 
 def guarded_places(connection: Connection) -> "list[tuple[bytes, bytes, Guarding]]":

@@ -139,7 +139,12 @@ def test_an_erasure_ends_with_the_compacting_copy(town: Town, batch: str) -> Non
         held = run("erase", "run", erasure, "--compact", *town.as_organisation(), expect=78)
         assert "is held by process" in said(held)
     assert [(store / "data.mdb").stat().st_size for store in (home.ledger, home.state)] == sizes
+    cards = town.home() / "guardian-cards"
+    cards.mkdir(mode=0o700)
+    kept = cards / f"{status(town, erasure)['pid']}.card"
+    kept.touch(mode=0o600)
     done = run("erase", "run", erasure, "--compact", *town.as_organisation())
+    assert f"guardians' card of this patient lies in {kept}" in done.stderr and kept.exists()
     assert "ledger compacted" in done.stderr and "state compacted" in done.stderr
     assert all((store / "data.mdb").stat().st_size < 100_000 for store in (home.ledger, home.state))
     run("erase", "certify", erasure, *town.as_organisation())

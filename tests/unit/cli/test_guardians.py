@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cli.town import Town, run, said
+from tests.unit.cli.town import NAMES, Town, run, said
 from tests.unit.health.world import DAY_MS
 
 PEOPLE = ("aunt", "brother", "cousin")
@@ -139,3 +139,16 @@ def test_guardians_look_with_their_own_card(family: Town) -> None:
     assert "not the guardian" in said(
         run("guardian", "status", card(family, "aunt"), *owner(family, "brother"), expect=2)
     )
+
+
+def test_a_custodian_keeps_the_copy_that_is_nobodys(town: Town) -> None:
+    """F-23: for who has lost every other card; a guardian's own, or one about others' patients, is not taken."""
+    kept = json.loads(run("guardian", "keep", card(town, "copy"), *town.as_organisation(), "--output", "json").stdout)
+    (path,) = (town.home() / "guardian-cards").iterdir()
+    assert kept == [{"card": str(path)}] and path.read_bytes() == card(town, "copy").read_bytes()
+    assert path.stat().st_mode & 0o777 == 0o600
+    run("guardian", "keep", card(town, "copy"), *town.as_organisation())  # a newer one takes its place
+    own = run("guardian", "keep", card(town, "aunt"), *town.as_organisation(), expect=2)
+    assert "is a guardian's own" in said(own)
+    other = run("guardian", "keep", card(town, "copy"), *town.as_organisation(NAMES[1]), expect=2)
+    assert "about no patient of this custodian" in said(other)
