@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from secrets import token_bytes
 
 from msgspec.structs import replace
 
@@ -23,6 +24,7 @@ from p2pledger.consensus.messages import Certificate, Vote, ballot_statement
 from p2pledger.execution import keys as ledger_keys
 from p2pledger.health import queries
 from p2pledger.health.commitments import RecordRef
+from p2pledger.health.deposit_operations import DepositKey
 from p2pledger.health.events import AccessDecided, decode_event
 from p2pledger.health.guardian_operations import (
     Freeze,
@@ -54,12 +56,16 @@ from p2pledger.health.operations import (
     OrganisationRegister,
 )
 from p2pledger.health.proxy_operations import DeceasedMark, ProxyGrant
+from p2pledger.health.release import label_of
 from p2pledger.health.vocabulary import IdentityKind
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.crypto import SigningKey, verify
 from p2pledger.primitives.errors import Code, InvalidInput, Refused, Rejected
-from p2pledger.primitives.ids import AccountKey, BlockHash, Epoch, Height, Millis, NodeId, ValidatorId, View
+from p2pledger.primitives.ids import AccountKey, BlockHash, Bytes32, Epoch, Height, Millis, NodeId, ValidatorId, View
 from p2pledger.threshold.group import as_scalar, scalar_from
+from p2pledger.threshold.key_release import Access, TooFewShares
+from p2pledger.threshold.one_time import OneTime, OneTimeHolder
+from p2pledger.threshold.sealing import BoxSecret
 from p2pledger.threshold.sharing import Polynomial, combine
 from tests.unit.execution.ledger import hash32, id16, key
 from tests.unit.health.world import (
@@ -81,7 +87,7 @@ from tests.unit.health.world import (
 DOCUMENT = Path(__file__).parent.parent / "docs" / "keys.md"
 DOCTOR_ID = id16("doctor")
 _PATIENT_BOX, _CUSTODIAN_BOX, _JOINT = hash32("patient's box"), hash32("custodian's box"), hash32("joint secret")
-_CONTENT_KEY = hash32("a record's own key")
+_CONTENT_KEY, _DEPOSIT = hash32("a record's own key"), hash32("deposit key of one of four")
 _REF = RecordRef(id16("batch"), 0)
 _RECORD = b'{"resourceType":"AllergyIntolerance"}'
 _SHARES = Polynomial.through(scalar_from(_JOINT * 2), 3, lambda n: blake2b(b"random", digest_size=n).digest())
@@ -154,6 +160,7 @@ KINDS = (
     Kind("reader: ephemeral", hash32("an ephemeral key"), "`not_after` of the one access that it was made for"),
     Kind("record: content key", _CONTENT_KEY, "nobody: it opens one record, for good"),
     Kind("holder: share of a joint key", _SHARES.at(1), "the next refresh of the shares"),
+    Kind("holder: deposit key", _DEPOSIT, "nobody for what is sealed already; a new deposit key for what comes"),
     Kind("nobody: a key of one's own", _seed("stranger"), "there is nothing to end"),
 )
 
@@ -442,6 +449,27 @@ def _use_the_joint_key(thief: Thief) -> Code:
     return Code.OK if combine({1: share}) == scalar_from(_JOINT * 2) else Code.E_COMMIT_MISMATCH
 
 
+def _open_a_one_time_secret(thief: Thief) -> Code:
+    """One of four boxes, at best, where three are needed."""
+    others = [BoxSecret(hash32(f"deposit key {number}")).public for number in range(3)]
+    among = OneTime([BoxSecret(_DEPOSIT).public, *others], 3, 4)
+    label = label_of(_REF, PID, id16("Berg"), thief.world.chain, 0)
+    capsule = among.wrap(_CONTENT_KEY, label, token_bytes)
+    reader = BoxSecret(hash32("the thief's own"))
+    access = Access(id16("none"), Bytes32(reader.public))
+    try:
+        share = OneTimeHolder(among, BoxSecret(thief.seed)).release(capsule, label, access, token_bytes)
+        among.open(capsule, label, access, reader, {1: share})
+    except (InvalidInput, TooFewShares):
+        return Code.E_COMMIT_MISMATCH
+    return Code.OK
+
+
+def _announce_a_deposit_key(thief: Thief) -> Code:
+    """The thief's own, in a validator's name: one box of each secret that is sealed from then on."""
+    return thief.submit(DepositKey(Bytes32(BoxKey(hash32("the thief's own")).public)))
+
+
 def _vote(thief: Thief) -> Code:
     """A COMMIT that counts as one of a quorum."""
     world, seat = thief.world, _seat(thief)
@@ -506,6 +534,8 @@ DEEDS = (
     Deed("open a sealed record of the vault", _open_a_record),
     Deed("open the one record of this key", _open_this_record),
     Deed("open a capsule of the joint key", _use_the_joint_key),
+    Deed("open a one-time secret", _open_a_one_time_secret),
+    Deed("announce a deposit key as a validator", _announce_a_deposit_key),
     Deed("commit false records", _commit_records),
     Deed("see the patient's log", _see_the_log),
     Deed("see all state", _see_all_state),

@@ -65,6 +65,8 @@ async def everybody_has_its_shares(clinic: Clinic) -> None:
     rows = await clinic.terminal.types("record", "deposit", clinic.batch, *clinic.home)
     assert [(row["acknowledged"], row["of"], row["reason"]) for row in rows] == [(182, 182, "")] * 4
     names = clinic.cluster.names
+    status = await clinic.terminal.types("sharing", "status", "--home", clinic.cluster.member(names[0]).home)
+    assert (status["deposit_table"], status["deposit_keys"]) == (4, "4, 3 are needed")
     for name in names:
         assert [path.name for path in (clinic.cluster.member(name).home / "deposits").iterdir()] == ["deposit-1"]
 

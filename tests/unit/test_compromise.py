@@ -40,10 +40,11 @@ CAN: dict[str, set[str]] = {
     "uninvolved member: account": MEMBER,
     "custodian: box": {"open a sealed record of the vault"},
     "validator: consensus": {"cast a validator's vote"},
-    "node: transport": {"speak as a member's node"},
+    "node: transport": {"speak as a member's node", "announce a deposit key as a validator"},
     "reader: ephemeral": set(),
     "record: content key": {"open the one record of this key"},
     "holder: share of a joint key": set(),
+    "holder: deposit key": set(),
     "nobody: a key of one's own": set(),
 }
 """What each key alone is for, written down by hand; everything else must be refused."""
@@ -75,6 +76,7 @@ def test_every_deed_can_be_done_by_somebody_or_by_no_single_key() -> None:
         "read what no consent opens",
         "read, through a sham, what a consent opens to the doctor",
         "open a capsule of the joint key",
+        "open a one-time secret",
         "revoke and replace the doctor's key",
         "stop the patient",
         "suspend a member",
