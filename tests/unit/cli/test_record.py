@@ -95,6 +95,22 @@ def test_a_batch_that_was_kept_but_not_committed_is_committed_now(town):
     assert row["batch"] == kept
 
 
+def test_without_keys_of_validators_it_says_what_else_there_is(town, patient):
+    """Rule 3.6: neither a joint key nor enough deposit keys; nothing is kept meanwhile."""
+    before = len(list((town.home() / "vault" / "manifests").iterdir()))
+    sealing = ("record", "ingest", BUNDLE, "--patient", patient, *town.as_organisation())
+    assert "--one-time, which needs none" in said(run(*sealing, expect=75))
+    assert "0 validators have announced a deposit key" in said(run(*sealing, "--one-time", expect=75))
+    assert "not both" in said(run(*sealing, "--one-time", "--without-release", expect=2))
+    assert len(list((town.home() / "vault" / "manifests").iterdir())) == before
+
+
+def test_only_one_time_secrets_are_deposited(town, batch):
+    """A batch that is sealed in another way, and one that is not there."""
+    assert "nothing to deposit" in said(run("record", "deposit", batch["batch"], *town.as_organisation(), expect=2))
+    assert "has no batch" in said(run("record", "deposit", "00" * 16, *town.as_organisation(), expect=2))
+
+
 def test_the_patient_is_who_the_chain_says(town, patient):
     """Another box key than the registered one, or no patient at all, is refused before anything is kept."""
     organisation = town.as_organisation()
