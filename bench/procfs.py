@@ -17,7 +17,10 @@ class Usage:
     """User and system, all threads."""
     rss_bytes: int
     written_bytes: int | None
-    """Handed to the storage layer, as `write_bytes` of /proc/PID/io; pages that LMDB syncs are among them."""
+    """In calls that write files, `wchar` of /proc/PID/io: for a validator LMDB's pages, each as often as it is synced.
+
+    Not `write_bytes`: a kernel whose page cache has large folios charges a folio of up to 2 MiB for one page of it.
+    """
 
 
 def usage(pid: int) -> Usage | None:
@@ -31,7 +34,7 @@ def usage(pid: int) -> Usage | None:
     written = None
     with suppress(OSError, ValueError):
         lines = (root / "io").read_text().splitlines()
-        written = next((int(line.split()[1]) for line in lines if line.startswith("write_bytes:")), None)
+        written = next((int(line.split()[1]) for line in lines if line.startswith("wchar:")), None)
     return Usage((int(fields[11]) + int(fields[12])) / _TICKS, resident * _PAGE, written)
 
 

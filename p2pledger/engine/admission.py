@@ -1,6 +1,6 @@
 """The door for clients: what is refused before it costs anybody else anything.
 
-Cheap rules first; signatures are checked by the driver between `precheck` and `admit`, off the engine's thread.
+Cheap rules first; signatures are checked by the driver between `preview` and `admit`, off the engine's thread.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,11 @@ from p2pledger.mempool import Mempool
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.errors import Code, Refused, Rejected
-from p2pledger.primitives.ids import AccountKey, Height, Millis
+from p2pledger.primitives.ids import AccountKey, Height, Millis, TransactionId
 from p2pledger.state.view import StateView
+
+PREVIEWED_MAX = 2 * limits.MEMPOOL_TRANSACTIONS_MAX
+"""Previews remembered; beyond them a transaction is looked at twice."""
 
 
 class Admission:
@@ -28,6 +31,20 @@ class Admission:
         self._application = application
         self._executor = executor
         self.mempool = mempool
+        self._previewed: set[TransactionId] = set()
+        self._previewed_at = Height(0)
+
+    def preview(self, transaction: Transaction, now: Now) -> None:
+        """`precheck` of what `admit` will get: while no block comes in between, it need not look at it again."""
+        self.precheck(transaction, now)
+        if self._previewed_at != self._executor.executed:
+            self._previewed_at = self._executor.executed
+            self._previewed.clear()
+        if len(self._previewed) < PREVIEWED_MAX:
+            self._previewed.add(transaction.id)
+
+    def _is_previewed(self, transaction: Transaction) -> bool:
+        return self._previewed_at == self._executor.executed and transaction.id in self._previewed
 
     def precheck(self, transaction: Transaction, now: Now) -> None:
         """Everything but the signatures and the room; raises Rejected."""
@@ -75,7 +92,8 @@ class Admission:
 
     def admit(self, transaction: Transaction, now: Now) -> None:
         """Take in a transaction whose signatures hold; raises Rejected."""
-        self.precheck(transaction, now)
+        if not self._is_previewed(transaction):
+            self.precheck(transaction, now)
         self.mempool.add(transaction, now.monotonic_ms)
 
     def answer(self, event: Submitted, now: Now) -> Answer:

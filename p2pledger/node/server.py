@@ -27,6 +27,7 @@ from p2pledger.node.metrics import Metrics
 from p2pledger.node.release import Releasing
 from p2pledger.node.verifier import Submission
 from p2pledger.primitives import limits, merkle
+from p2pledger.primitives.codec import Value
 from p2pledger.primitives.errors import Code, Rejected, Unavailable
 from p2pledger.primitives.ids import AccountKey, Height, Nonce, TransactionId
 from p2pledger.state import tree
@@ -42,8 +43,7 @@ HEIGHTS_MAX = 32
 """Heights whose proofs are remembered: receipts are asked for soon after they were made."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Expected:
+class _Expected(Value, frozen=True):
     """A receipt that a session waits for."""
 
     session: Session
@@ -209,7 +209,7 @@ class Server:
         """
         try:
             transaction = parse(request.transaction)
-            self.engine.admission.precheck(transaction, self.driver.now)
+            self.engine.admission.preview(transaction, self.driver.now)
             if self.driver.verifier.submissions_waiting >= SUBMISSIONS_MAX:
                 raise Rejected(Code.E_BUSY, f"{SUBMISSIONS_MAX} submissions wait to be checked; try again later")
         except Rejected as refusal:

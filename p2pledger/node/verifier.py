@@ -17,6 +17,7 @@ from p2pledger.chain.genesis import Founding
 from p2pledger.chain.transaction import Transaction, check_signatures
 from p2pledger.consensus.verification import verify_message
 from p2pledger.engine.events import BatchVerified, EngineEvent, MessageBad, MessageVerified, VerifyBatch, VerifyMessage
+from p2pledger.primitives.codec import Value
 from p2pledger.primitives.errors import InvalidInput, Rejected
 from p2pledger.primitives.ids import Epoch, NodeId
 
@@ -35,8 +36,7 @@ CHUNK_BYTES = 16 * 1024
 """Of the batches in one job, if it has more than one: some forty transactions."""
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Value, frozen=True):
     """A client's transaction whose signatures nobody has checked yet."""
 
     transaction: Transaction
@@ -98,7 +98,8 @@ class Verifier:
     def ask_submission(self, job: Submission) -> None:
         """Queue a client's transaction."""
         self._submissions.append(job)
-        self._idle.unpark()
+        if self._idle:
+            self._idle.unpark()
 
     async def run(self) -> None:
         """The workers, until cancelled."""

@@ -266,3 +266,21 @@ def test_what_cannot_succeed_is_not_ordered(
     with pytest.raises(Rejected) as refused:
         engine.admission.precheck(useless, now)
     assert refused.value.code is code
+
+
+def test_what_was_looked_at_before_a_block_is_looked_at_again_after_it() -> None:
+    """Between the two looks at the door its nonce is used elsewhere."""
+    world = World(3)
+    world.run_until(100)
+    engine = world.nodes[0].engine
+    assert engine is not None
+    expires_ms = Millis(WALL_START_MS + 60_000)
+    doomed = parse(sign(engine.chain, world.consortium.accounts[0], Nonce(1), expires_ms, operations=[Put(b"k", b"v")]))
+    engine.admission.preview(doomed, Now(world.now, WALL_START_MS + world.now))
+    world.hand_over(1, doomed)
+    world.run_until(2_000)
+    now = Now(world.now, WALL_START_MS + world.now)
+    assert engine.executor.receipt(1, 1) is not None
+    with pytest.raises(Rejected) as refused:
+        engine.admission.admit(doomed, now)
+    assert refused.value.code is Code.E_NONCE
