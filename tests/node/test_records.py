@@ -218,6 +218,19 @@ async def exported(clinic: Clinic) -> None:
     done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
     assert b"verified: 182 records in 1 batches" in done.stdout
+    await released_keys_are_seen(clinic, owner)
+
+
+async def released_keys_are_seen(clinic: Clinic, owner: list[object]) -> None:
+    """F-08: what the validators report of the first reading, and nothing of the reading that was denied."""
+    shown: list[Any] = []
+
+    async def told() -> bool:
+        shown[:] = await clinic.terminal.types("wallet", "log", *owner)
+        return str(shown[0]["released"]).startswith("yes: 7 records, ")
+
+    await until(told, f"the reports about the seven allergies; the log says {shown}")
+    assert {row["released"] for row in shown if row["answer"] != "ALLOWED" and row["proven"]} == {"-"}
 
 
 async def opened_offline(clinic: Clinic) -> None:
