@@ -66,7 +66,8 @@ sim-long: $(VENV)/.runtime  ## the long simulation, all cores, resumable: 100 mi
 	$(SIM_LONG) --nodes 7 --seeds $(SEEDS) --journal build/sim-long/engine-7.jsonl
 
 process: $(VENV)/.dev  ## real node processes over TLS: kills, restarts, cut links
-	$(PY) -m pytest -q tests/node -m process
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -q tests/node -m process --ignore=tests/node/test_bench_guard.py
+	$(PY) -m pytest -q tests/node/test_bench_guard.py
 
 mutants: $(VENV)/.dev  ## every seeded defect is noticed, by its test and by simulation (docs/mutants.md)
 	$(PY) -m tests.mutants.run --jobs $(WORKERS)

@@ -10,7 +10,7 @@ import re
 import secrets
 import socket
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -59,6 +59,8 @@ DEFAULT_MEMBERS: tuple[tuple[str, str], ...] = (
     ("Health Data Agency", "agency"),
 )
 PORT_DEFAULT = 7420
+PORTS_OF_ONES_OWN = (10_240, 32_768)
+"""Above what services usually have, below what Linux gives to outgoing connections."""
 PORTS_PER_MEMBER = 10
 
 
@@ -322,14 +324,23 @@ def _addresses(count: int, base: int) -> list[tuple[Address, Address, Address]]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Distinct ports that were free a moment ago."""
+    """Distinct ports that were free a moment ago, from a random one on.
+
+    Below those that the system gives to outgoing connections: one of these could take a port before its node does. And
+    others may be looking, too.
+    """
+    first, beyond = PORTS_OF_ONES_OWN
+    start, size = secrets.randbelow(beyond - first), beyond - first
+    found: list[int] = []
     with ExitStack() as held:
-        found = []
-        for _ in range(count):
+        for port in (first + (start + step) % size for step in range(size)):
             probe = held.enter_context(socket.socket())
-            probe.bind(("127.0.0.1", 0))
-            found.append(int(probe.getsockname()[1]))
-        return found
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+            if len(found) == count:
+                return found
+    raise InvalidInput(f"{count} free ports are wanted between {first} and {beyond}, there are {len(found)}")
 
 
 def _home_names(names: Sequence[str]) -> list[str]:
