@@ -12,7 +12,7 @@ What is owed to the chain is forgotten in a crash: the writer still waits for it
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from p2pledger.health import deposits
@@ -46,13 +46,29 @@ DepositEffect: TypeAlias = WriteDepositKey | Send | Tell
 
 
 @dataclass(slots=True)
+class _Pace:
+    """When to say something: at once, and again after a while that grows."""
+
+    due_ms: int = 0
+    wait_ms: int = 0
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether to say it now; then it is said."""
+        if now_ms < self.due_ms:
+            return False
+        first_ms, most_ms = SAY_AGAIN_MS
+        self.wait_ms = min(2 * self.wait_ms, most_ms) if self.wait_ms else first_ms
+        self.due_ms = now_ms + self.wait_ms
+        return True
+
+
+@dataclass(slots=True)
 class _Owed:
     """Records of a batch that the chain is to hear of."""
 
     table: int
     indices: set[int]
-    due_ms: int = 0
-    wait_ms: int = 0
+    pace: _Pace = field(default_factory=_Pace)
 
 
 class DepositKeeper:
@@ -63,7 +79,7 @@ class DepositKeeper:
         self._validator = validator
         self._boxes = {number: BoxSecret(secret) for number, secret in secrets.items()}
         self._random = random
-        self._announcing = _Owed(0, set())
+        self._announcing = _Pace()
         self._owed: dict[Bytes16, _Owed] = {}
         self._holders: dict[int, OneTimeHolder | None] = {}
         self._is_told = False
@@ -109,7 +125,7 @@ class DepositKeeper:
         owed = self._owed.setdefault(batch_id, _Owed(table, set()))
         if owed.table == table and not owed.indices.issuperset(indices):
             owed.indices.update(indices)
-            owed.due_ms = owed.wait_ms = 0
+            owed.pace = _Pace()
 
     def step(self, state: StateView, now_ms: int) -> list[DepositEffect]:
         """What must be done now, in order, by the state at the tip; `now_ms` by a clock that never goes back."""
@@ -129,9 +145,9 @@ class DepositKeeper:
             newest += 1
             secret = self._random(32)
             self._boxes[newest] = BoxSecret(secret)
-            self._announcing = _Owed(0, set())
+            self._announcing = _Pace()
             yield WriteDepositKey(newest, secret)
-        if _is_due(self._announcing, now_ms):
+        if self._announcing.is_due(now_ms):
             yield Send((DepositKey(self._boxes[newest].public),))
 
     def _is_anothers(self, box: bytes, state: StateView) -> bool:
@@ -145,15 +161,5 @@ class DepositKeeper:
                 owed.indices.difference_update(indices_of(known.records))
             if not owed.indices or (known is not None and known.table != owed.table):
                 del self._owed[batch_id]
-            elif _is_due(owed, now_ms):
+            elif owed.pace.is_due(now_ms):
                 yield Send((DepositAck(batch_id, owed.table, bits_of(owed.indices)),))
-
-
-def _is_due(what: _Owed, now_ms: int) -> bool:
-    """Whether to say it now: the first time, or again after a while."""
-    if now_ms < what.due_ms:
-        return False
-    first_ms, most_ms = SAY_AGAIN_MS
-    what.wait_ms = min(2 * what.wait_ms, most_ms) if what.wait_ms else first_ms
-    what.due_ms = now_ms + what.wait_ms
-    return True
