@@ -9,7 +9,11 @@ from types import FrameType
 import pytest
 from msgspec.structs import replace
 
-from p2pledger.threshold.sealing import BoxSecret, Sealer
+from p2pledger.primitives.codec import decode, encode
+from p2pledger.threshold.group import base_times, public_scalar
+from p2pledger.threshold.key_release import share_context
+from p2pledger.threshold.long_term import ReleasedShare
+from p2pledger.threshold.sealing import BoxSecret, Sealer, seal
 from tests.unit.threshold.stage import ACCESS, CONTENT_KEY, LABEL, READER, long_term, random_of
 
 POINT, POINT_CHECK, X25519 = (
@@ -69,3 +73,22 @@ def test_an_honest_record_costs_its_reader_one_product_a_share(n: int) -> None:
             assert keepers.release.open(capsules[place], label, ACCESS, reader, shares[place]).wrong == ()
     t = keepers.release.threshold
     assert (calls[POINT], calls[POINT_CHECK], calls[X25519]) == (t * RECORDS, 0, t)
+
+
+@pytest.mark.parametrize("n", [4, 16])
+def test_a_liar_costs_a_reader_five_products_a_share_and_six(n: int) -> None:
+    """A sum that opens nothing, the capsule's proof, t + 1 shares' proofs, and the sum without the liar."""
+    keepers = long_term(n)
+    capsule = keepers.release.wrap(CONTENT_KEY, LABEL, random_of("writer"))
+    shares = {
+        holder.index: holder.release(capsule, LABEL, ACCESS, random_of(f"release {holder.index}"))
+        for holder in keepers.holders
+    }
+    context = share_context(capsule, LABEL, ACCESS, 1, 0)
+    told = decode(ReleasedShare, READER.open(shares[1], context), 128)
+    lie = encode(replace(told, image=base_times(public_scalar(7))))
+    shares[1] = seal(READER.public, lie, context, random_of("liar"))
+    keepers.release.open(capsule, LABEL, ACCESS, READER, shares)  # public shares are computed once a sharing
+    with counted() as calls:
+        assert keepers.release.open(capsule, LABEL, ACCESS, READER, shares).wrong == (1,)
+    assert calls[POINT] == 5 * keepers.release.threshold + 6
