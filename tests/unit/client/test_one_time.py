@@ -30,6 +30,7 @@ from p2pledger.primitives.errors import Code, InvalidInput, Rejected, Unavailabl
 from p2pledger.threshold.one_time import OneTime, OneTimeHolder
 from tests.unit.client.chain import Chain
 from tests.unit.client.readers import CUSTODIAN, PATIENT_BOX, Holder, Ward
+from tests.unit.client.test_vault_service import House
 from tests.unit.fhir.samples import bundle
 from tests.unit.health.ceremonies import keepers_of
 from tests.unit.health.one_time import announce
@@ -187,6 +188,21 @@ async def test_before_the_deposit_no_reader_gets_anything(ward: OneTimeWard) -> 
         ticket = await ward.allowed(ledger, ward.chart.of_classes("allergy"))
         with pytest.raises(Rejected, match="E_DEAL"):
             await read_records(ledger, ward.own, ticket)
+
+
+async def test_a_vault_service_hands_out_what_is_deposited(ward: OneTimeWard, tmp_path: Path) -> None:
+    """Its own node judges as the validators do: sealed bytes, too, wait for the acknowledgements."""
+    allergies = ward.chart.of_classes("allergy")
+    async with House(ward, tmp_path).serving() as source_of:
+        async with ward.reader(nodes(ward.depositaries()), PATIENT_CLIENT) as ledger:
+            ticket = await ward.allowed(ledger, allergies)
+            with pytest.raises(Rejected, match="E_DEAL"):
+                await source_of(DOCTOR).fetch(ticket.access_id, ticket.salt, ticket.scope, ticket.scope)
+        async with ward.reader(nodes(ward.depositaries()), PATIENT_CLIENT, BERG) as ledger:
+            demand_enough(await ward.deposited(ledger))
+        async with ward.reader(nodes(ward.depositaries()), PATIENT_CLIENT) as ledger:
+            read = await read_records(ledger, source_of(DOCTOR), ticket)
+    assert [record.ref for record in read.records] == list(allergies.refs)
 
 
 async def test_a_lying_holder_is_named_and_the_others_are_enough(ward: OneTimeWard) -> None:
