@@ -67,11 +67,22 @@ def test_a_run_measures_reports_and_leaves_nothing_behind(tmp_path: Path) -> Non
     assert "0 worse" in same.stdout
 
 
+def _listens_to_ctrl_c() -> None:
+    """Whoever starts tests in the background may have them ignore it, and their children with them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_run_stops_everything_that_it_started(tmp_path: Path) -> None:
     """Ctrl-C while validators run: status 130, no process left, what was measured is kept."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "bench", "run", "smoke", "--out", str(out)]
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=_listens_to_ctrl_c,  # noqa: PLW1509 -- no threads here
+    )
     deadline = time.monotonic() + 60
     while not any("p2pledger start" in line for line in processes_of(tmp_path)):
         assert running.poll() is None and time.monotonic() < deadline, "no validator was started"
