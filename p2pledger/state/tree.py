@@ -9,7 +9,6 @@ neighbouring nodes of level 4 or 8, level 0 being the buckets' hashes and level 
 from these. What is empty has no record: docs/state.md.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from itertools import groupby, pairwise
@@ -175,9 +174,13 @@ def _bucket_prefix(hashed: bytes) -> bytes:
 
 def _changed(record: bytes, hashed: bytes, value: bytes | None) -> bytes:
     """The bucket record after this pair of hashes was set or removed."""
-    place = PAIR_BYTES * bisect_left(
-        range(len(record) // PAIR_BYTES), hashed, key=lambda pair: record[PAIR_BYTES * pair : PAIR_BYTES * pair + 32]
-    )
+    place, end = 0, len(record)
+    while place < end:  # bisect would need a call for each look
+        middle = (place + end) // (2 * PAIR_BYTES) * PAIR_BYTES
+        if record[middle : middle + 32] < hashed:
+            place = middle + PAIR_BYTES
+        else:
+            end = middle
     after = place + PAIR_BYTES if record[place : place + 32] == hashed else place
     return record[:place] + (b"" if value is None else hashed + value) + record[after:]
 
