@@ -1,8 +1,8 @@
 """I-1 to I-5, I-9, I-10 and the life of keys (F-04, F-10, F-23 to F-26), in worlds that crash, partition and lie.
 
-Validators make a joint key and renew its shares, custodians seal to it and erase, readers ask for shares while consents
-end, guardians freeze and recover patients' keys, and some of all of them lie. The observer judges each share from the
-chain, the disks and the curve, by code of its own.
+Validators make a joint key and renew its shares, custodians seal to it, deal one-time secrets and erase, readers ask
+for shares while consents end, guardians freeze and recover patients' keys, and some of all of them lie. The observer
+judges each share from the chain, the disks and the curve, by code of its own.
 """
 
 import json
@@ -56,9 +56,18 @@ SITUATIONS = [
     "recovery refused E_STATE",
     "recovery refused E_FROZEN",
     "refused after it was allowed: E_FROZEN",
+    "refused after it was allowed: E_UNKNOWN_ACTOR",
     "refused after it was written down: E_FROZEN",
     # erasure
     "refused after it was allowed: E_ERASED",
+    "refused after it was written down: E_ERASED",
+    # one-time secrets
+    "record opened by one-time shares",
+    "deposit found bad",
+    "lie of a dealer of one-time secrets",
+    "lie of FalseWitness",
+    "refused after it was allowed: E_DEAL",
+    "too few dealt shares tried",
     # liars
     *(f"lie of {name}" for name in ("ComplaintSpammer", "Mute")),
     "lie of CheatingDealer: deals badly",
@@ -84,7 +93,7 @@ def wards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_no_share_leaves_without_a_right_and_every_right_opens(n: int, first: int, beyond: int, wards: Path) -> None:
     """I-1, I-2, I-3, I-4, I-5, I-9, I-10, F-23, F-24, F-25, F-26 hold in every ward.
 
-    Healed, each makes its key, opens a record and gives a recovered patient its box keys.
+    Healed, each makes its key, opens records by it and by one-time secrets, and gives a recovered patient its box keys.
     """
     reached: Counter[str] = Counter()
     for seed in range(first, beyond):
@@ -101,7 +110,7 @@ def test_no_share_leaves_without_a_right_and_every_right_opens(n: int, first: in
 
 @pytest.mark.parametrize("where", BOUNDARIES)
 def test_every_node_may_die_at_every_step(where: str) -> None:
-    """F-04, I-9: of a ceremony, of a refresh and of a release; the key is made and opens all the same."""
+    """F-04, I-9: of a ceremony, a refresh, a deposit and a release; the key is made and opens all the same."""
     is_dispute = "LtsComplaint" in where or "LtsJustify" in where
     result = run_ward(draw(1, 4, "calm", 90), Ward({3: liars.ComplaintSpammer} if is_dispute else {}, dies=where))
     assert result.reached[f"crash {where}"], result.reached

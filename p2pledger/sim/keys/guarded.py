@@ -50,7 +50,7 @@ VETOES = 2
 """After so many, all guardians together and the custodian pass by the next one."""
 RECOVERIES_MAX = 6
 """Of one patient, in the faulty time."""
-OWN_VISITS_MAX = 6
+OWN_VISITS_MAX = 10
 
 
 @dataclass(slots=True, kw_only=True)
@@ -114,6 +114,7 @@ class Guarding:
             self._name(world, ward, patient)
             return
         steps: list[Callable[[World, Ward, _Guarded, Guardianship], object]] = [
+            self._visit,
             self._visit,
             self._freeze,
             self._race_freeze,
@@ -231,7 +232,7 @@ class Guarding:
         """The new key asks before it is the patient's; a thief goes on asking with the old one."""
         self._finish(world, ward, patient, held)
         own = [visit for visit in ward.visits if visit.asker.public in self.keys_of(patient.person.did)]
-        for question in (*own[-1:], *patient.retrievals[-1:]):
+        for question in (*own[-3:], *patient.retrievals[-1:]):
             ask_all(world, ward, question, within_ms=600)
 
     def _retrieve(self, world: "World", ward: "Ward", patient: _Guarded, held: Guardianship) -> None:

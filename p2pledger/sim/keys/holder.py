@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from p2pledger.execution.contract import Duty
-from p2pledger.health import access, joint_key, recovery_release, release
+from p2pledger.health import access, deposit_check, deposits, joint_key, recovery_release, release
+from p2pledger.health.deposit_check import ToCheck
 from p2pledger.health.joint_key_operations import LtsDeal
 from p2pledger.health.key_keeper import (
     DeleteSecret,
@@ -28,12 +29,14 @@ from p2pledger.health.key_keeper import (
 )
 from p2pledger.health.recovery_release import ShareRequest
 from p2pledger.health.release import Moment, ReleaseEntry
-from p2pledger.primitives.errors import Code, Refused
+from p2pledger.primitives.errors import Code, InvalidInput, Refused
+from p2pledger.sim.keys.depositor import Depositor
 from p2pledger.sim.keys.disk import Disk
 from p2pledger.sim.observer.releases import Ref, Share
 from p2pledger.state.view import StateView
 from p2pledger.threshold.dkg import CeremonyId
 from p2pledger.threshold.long_term import LongTermHolder
+from p2pledger.threshold.one_time import ONE_TIME_EPOCH, OneTimeHolder, read_capsule
 from p2pledger.threshold.participant import seeded
 
 if TYPE_CHECKING:
@@ -43,8 +46,11 @@ if TYPE_CHECKING:
 
 SECRETS = ("seed-", "share-")
 """How the names of secret files begin."""
-FILES = ("a seed", "a share", "a wish", "the end of a seed", "the end of a share", "the end of a wish")
-WORDS = ("LtsInit", "LtsDeal", "LtsComplaint", "LtsJustify", "LtsActivate", "ReleaseReceipt")
+FILES = ("a seed", "a share", "a wish", "the end of a seed", "the end of a share", "the end of a wish", "a deposit key")
+WORDS = (
+    *("LtsInit", "LtsDeal", "LtsComplaint", "LtsJustify", "LtsActivate", "ReleaseReceipt"),
+    *("DepositKey", "DepositAck"),
+)
 BOUNDARIES = (
     *(f"{when} {word}" for word in WORDS for when in ("before", "after")),
     *(
@@ -98,6 +104,7 @@ class KeyHolder:
         self.chance = world.chance[f"keys {node.index}"]
         self.disk = Disk()
         self._keeper: KeyKeeper | None = None
+        self.depositor = Depositor(self)
         self._backup: dict[str, bytes] = {}
         self._has_died_there = False
         world.at(self.chance.randint(1, STEP_MS), self._step)
@@ -130,6 +137,7 @@ class KeyHolder:
     def crashed(self) -> None:
         """The node is gone: so is what was not synced, or half of it."""
         self._keeper = None
+        self.depositor.crashed()
         self._became_durable(self.disk.crash(self.chance))
         if self.ward.restores == self.node.index and self._backup:
             self.disk.restore(self._backup, SECRETS)
@@ -190,7 +198,9 @@ class KeyHolder:
         try:
             self._wish(state)
             for effect in self.keeper().step(sight):
-                self._perform(effect)
+                self.perform(effect)
+            if engine.is_ready:
+                self.depositor.step(state, self.world.now)
         except _Crashed:
             pass
 
@@ -200,7 +210,12 @@ class KeyHolder:
             self.keep(str(wish), b"1", "a wish")
             self.keeper().wished(wish)
 
-    def _perform(self, effect: KeeperEffect) -> None:
+    def good_of(self, work: ToCheck, holder: OneTimeHolder) -> tuple[int, ...]:
+        """What it acknowledges of a deposit."""
+        return deposit_check.good_of(work, holder)
+
+    def perform(self, effect: KeeperEffect) -> None:
+        """One effect of a keeper, in the order in which it asks."""
         match effect:
             case WriteSecret():
                 self.keep(str(effect.name), self.secret(effect), f"a {effect.name.kind}")
@@ -286,7 +301,7 @@ class KeyHolder:
             if decided is not None and decided.decision == Code.OK:
                 self._reached(f"refused after it was allowed: {entries.name}")
             return entries
-        if self.holder(entries[0].label.key_epoch) is None:
+        if self.held(request) is None:
             return Code.E_NO_SHARE
         self._boundary("before an entry is written")
         for entry in entries:
@@ -314,7 +329,7 @@ class KeyHolder:
         if isinstance(again, Code):
             self._reached(f"refused after it was written down: {again.name}")
             return again
-        holder = self.holder(promise.entries[0].label.key_epoch)
+        holder = self.held(promise.request)
         if holder is None:
             return Code.E_NO_SHARE
         capsules = recovery_release.capsules_of(promise.request)
@@ -326,13 +341,26 @@ class KeyHolder:
         except Refused as refused:
             return refused.code
         self._boundary("before shares are sent")
-        sharing = (holder.key.key_epoch, holder.key.share_epoch)
+        sharing = sharing_of(holder)
         for entry, capsule, share in zip(promise.entries, capsules, sealed, strict=True):
             self.let_go(height, self.node.moment().wall_ms, entry, capsule, sharing, share)
         if height < max(self.world.heights()):
             self._reached("release at a node behind")
         self._boundary("after shares are sent")
         return Answer(holder.index, sharing, sealed)
+
+    def held(self, request: ShareRequest) -> LongTermHolder | OneTimeHolder | None:
+        """What this validator has of the secret that a request is about, of whichever kind it is."""
+        opening = request.openings[0]
+        if opening.key_epoch != ONE_TIME_EPOCH:
+            return self.holder(opening.key_epoch)
+        engine = self.node.engine
+        assert engine is not None
+        try:
+            table = deposits.table_of(read_capsule(opening.capsule).table, engine.executor.state)
+        except InvalidInput:
+            return None
+        return self.depositor.member_of(table)
 
     def holder(self, key_epoch: int) -> LongTermHolder | None:
         """This validator with its share of the newest sharing of a key, if it has that."""
@@ -353,6 +381,13 @@ class KeyHolder:
         reader, ref = entry.access.reader, _ref(entry)
         share = Share(self.node.index, height, wall_ms, entry.access.access_id, reader, ref, sharing, capsule, sealed)
         self.world.observer.releases.released(share)
+
+
+def sharing_of(holder: LongTermHolder | OneTimeHolder) -> tuple[int, int]:
+    """Whose shares open a capsule together, as `observer.releases.Sharing` names it."""
+    if isinstance(holder, OneTimeHolder):
+        return ONE_TIME_EPOCH, holder.table
+    return holder.key.key_epoch, holder.key.share_epoch
 
 
 def _secret_name(text: str) -> SecretName:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from p2pledger.execution.contract import Duty
 from p2pledger.health import access, guardian_state, joint_key, records, recovery_release, release
 from p2pledger.health.commitments import RecordRef
+from p2pledger.health.deposit_check import ToCheck
 from p2pledger.health.joint_key_operations import LtsComplaint, LtsDeal, LtsInit, LtsJustify
 from p2pledger.health.recovery_release import RecoverRequest, ShareRequest
 from p2pledger.health.release import ReleaseEntry
@@ -14,14 +15,15 @@ from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, ProofError
 from p2pledger.sim.clinic import hospital_of
-from p2pledger.sim.keys.holder import Answer, KeyHolder
+from p2pledger.sim.keys.holder import Answer, KeyHolder, sharing_of
 from p2pledger.state.view import StateView
 from p2pledger.threshold import key_release
 from p2pledger.threshold.capsule import check_capsule
 from p2pledger.threshold.dkg import Deal
 from p2pledger.threshold.group import base_times, random_scalar, times
-from p2pledger.threshold.key_release import share_context
+from p2pledger.threshold.key_release import ShareHolder, share_context
 from p2pledger.threshold.long_term import LongTermHolder, ReleasedShare
+from p2pledger.threshold.one_time import OneTimeHolder
 from p2pledger.threshold.participant import seeded
 from p2pledger.threshold.proofs import prove_equal_logs
 from p2pledger.threshold.sealing import BoxSecret, seal
@@ -35,7 +37,7 @@ class LyingHolder(KeyHolder):
         assert engine is not None
         state = engine.executor.state
         entries = self._asked_for(request, state)
-        holder = self.holder(request.openings[0].key_epoch)
+        holder = self.held(request)
         if holder is None or not entries:
             return Code.E_NOT_FOUND
         deed = self.chance.choice([self._wrong, self._diverted, self._secret])
@@ -45,7 +47,7 @@ class LyingHolder(KeyHolder):
         except (InvalidInput, ProofError):
             return Code.E_CAPSULE
         self._reached(f"lie of {type(self).__name__}: {deed.__name__.strip('_')}")
-        sharing = (holder.key.key_epoch, holder.key.share_epoch)
+        sharing = sharing_of(holder)
         for entry, capsule, share in zip(entries, capsules, sealed, strict=True):
             self.let_go(int(engine.executor.last.height), 0, entry, capsule, sharing, share)
         return Answer(holder.index, sharing, sealed)
@@ -80,24 +82,37 @@ class LyingHolder(KeyHolder):
         reader = key_release.Access(request.access_id, recovery.box)
         return [ReleaseEntry(reader, label, sha256(opening.capsule))]
 
-    def _wrong(self, holder: LongTermHolder, entry: ReleaseEntry, capsule: bytes) -> bytes:
+    def _wrong(self, holder: LongTermHolder | OneTimeHolder, entry: ReleaseEntry, capsule: bytes) -> bytes:
         """A share of something else, with a proof of something else."""
         random = seeded(self.chance.randbytes(32))
+        if isinstance(holder, OneTimeHolder):
+            context = share_context(capsule, entry.label, entry.access, holder.index, holder.table)
+            return seal(entry.access.reader, random_scalar(random), context, random)
         secret, u = random_scalar(random), check_capsule(capsule, entry.label)
         context = share_context(capsule, entry.label, entry.access, holder.index, holder.key.share_epoch)
         image = times(secret, u)
         proof = prove_equal_logs(secret, base_times(secret), u, image, context, random)
         return seal(entry.access.reader, encode(ReleasedShare(image, proof)), context, random)
 
-    def _diverted(self, holder: LongTermHolder, entry: ReleaseEntry, capsule: bytes) -> bytes:
+    def _diverted(self, holder: ShareHolder, entry: ReleaseEntry, capsule: bytes) -> bytes:
         """Its true share, sealed to a key of its own."""
         random = seeded(self.chance.randbytes(32))
         mine = key_release.Access(entry.access.access_id, BoxSecret(random(32)).public)
         return holder.release(capsule, entry.label, mine, random)
 
-    def _secret(self, holder: LongTermHolder, entry: ReleaseEntry, capsule: bytes) -> bytes:
+    def _secret(self, holder: ShareHolder, entry: ReleaseEntry, capsule: bytes) -> bytes:
         """Its true share for the reader: no entry, no report, and perhaps no right."""
         return holder.release(capsule, entry.label, entry.access, seeded(self.chance.randbytes(32)))
+
+
+class FalseWitness(KeyHolder):
+    """Says of every one-time share that it is good, whether it opens or not."""
+
+    def good_of(self, work: ToCheck, holder: OneTimeHolder) -> tuple[int, ...]:
+        good = super().good_of(work, holder)
+        if len(good) < len(work.shown):
+            self._reached("lie of FalseWitness")
+        return tuple(one.label.index for one in work.shown)
 
 
 class CheatingDealer(KeyHolder):
@@ -160,5 +175,5 @@ class Mute(KeyHolder):
 
 
 BY_NAME: dict[str, type[KeyHolder]] = {
-    kind.__name__: kind for kind in (CheatingDealer, ComplaintSpammer, LyingHolder, Mute)
+    kind.__name__: kind for kind in (CheatingDealer, ComplaintSpammer, FalseWitness, LyingHolder, Mute)
 }

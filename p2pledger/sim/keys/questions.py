@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from p2pledger.health import joint_key
+from p2pledger.health import deposits, joint_key
 from p2pledger.health.commitments import RecordLeaf, prove_record
 from p2pledger.health.operations import AccessRequest
 from p2pledger.health.recovery_release import ShareRequest
@@ -21,6 +21,7 @@ from p2pledger.threshold import key_release
 from p2pledger.threshold.capsule import Label
 from p2pledger.threshold.key_release import TooFewShares
 from p2pledger.threshold.long_term import LongTerm
+from p2pledger.threshold.one_time import ONE_TIME_EPOCH, OneTime
 from p2pledger.threshold.sealing import BoxSecret
 
 if TYPE_CHECKING:
@@ -138,25 +139,34 @@ def _try(world: "World", ward: "Ward", question: Question, sharing: tuple[int, i
     try:
         opened = key.open(question.capsule, question.label, question.access, question.secret, shares)
     except TooFewShares as few:
-        _blame(world, ward, question, few.wrong)
+        _blame(world, ward, question, sharing, few.wrong)
         return
     except (InvalidInput, ProofError) as error:
         raise InvariantBroken(f"I-3: {len(shares)} shares that do not open: {error}") from error
-    _blame(world, ward, question, opened.wrong)
+    _blame(world, ward, question, sharing, opened.wrong)
     world.observer.releases.opened(question.ref, opened.content_key)
     question.is_open = True
 
 
-def _blame(world: "World", ward: "Ward", question: Question, wrong: Sequence[int]) -> None:
+def _blame(world: "World", ward: "Ward", question: Question, sharing: tuple[int, int], wrong: Sequence[int]) -> None:
     """Nobody honest is ever blamed."""
-    liars = {holder.index_of_share for holder in ward.holders if holder.node.index in ward.liars}
+    seats = sorted(node.validator for node in world.nodes)
+    state = some_state(world)
+    table = deposits.table_of(sharing[1], state) if state is not None and sharing[0] == ONE_TIME_EPOCH else None
+    order = seats if table is None else table.holders
+    bad = [holder.node.validator for holder in ward.holders if holder.node.index in ward.liars]
+    liars = {order.index(validator) + 1 for validator in bad if validator in order}
     if set(wrong) - liars:
         raise InvariantBroken(f"I-9: a reader blames holders {wrong}, liars are {sorted(liars)}")
     world.observer.reached["liar named by the reader"] += len(set(wrong) - question.blamed)
     question.blamed |= set(wrong)
 
 
-def _key_of(world: "World", sharing: tuple[int, int]) -> LongTerm | None:
+def _key_of(world: "World", sharing: tuple[int, int]) -> LongTerm | OneTime | None:
+    state = some_state(world)
+    if sharing[0] == ONE_TIME_EPOCH:
+        table = None if state is None else deposits.table_of(sharing[1], state)
+        return None if table is None else table.release
     for node in world.nodes:
         if node.engine is not None and node.is_honest:
             active = joint_key.active_key(sharing[0], node.engine.executor.state)

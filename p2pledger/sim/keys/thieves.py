@@ -14,6 +14,7 @@ from p2pledger.primitives.errors import Code
 from p2pledger.primitives.ids import ChainId
 from p2pledger.sim.clinic import hospital_of
 from p2pledger.sim.keys.holder import Answer
+from p2pledger.sim.keys.one_time_charts import newest_dealt_to
 from p2pledger.threshold.long_term import LongTerm
 from p2pledger.threshold.participant import seeded
 from p2pledger.threshold.sealing import BoxSecret
@@ -71,10 +72,10 @@ class SwappingReader:
 
     def _another_chain(self, world: "World", ward: "Ward", visit: "Visit") -> ReleaseRequest | None:
         """A capsule for a record of the same name on another chain, sealed to this chain's key."""
-        key = ward.newest_key(world)
+        (own,) = visit.release.openings
+        key = ward.newest_key(world) if own.key_epoch else newest_dealt_to(world)
         if key is None:
             return None
-        (own,) = visit.release.openings
         ref = RecordRef(own.batch_id, visit.index)
         elsewhere = ChainId(sha256(b"another chain"))
         label = release.label_of(ref, visit.chart.pid, hospital_of(world), elsewhere, own.key_epoch)
@@ -113,6 +114,7 @@ class CapsuleMover:
         victim = ward.charts[0]
         mine = ward.sealed(world, key, ward.another_pid(victim.pid), is_known=False)
         mine.capsules[:] = victim.capsules
+        mine.key_epoch = victim.key_epoch
         mine.leaves[:] = [
             replace(leaf, capsule=sha256(capsule)) for leaf, capsule in zip(mine.leaves, mine.capsules, strict=True)
         ]

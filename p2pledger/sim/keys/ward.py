@@ -33,6 +33,7 @@ from p2pledger.sim.clinic import COMPARTMENTS, HOUR_MS, PATIENTS, Clinic, Person
 from p2pledger.sim.keys import erasures
 from p2pledger.sim.keys.guarded import Guarding
 from p2pledger.sim.keys.holder import KeyHolder
+from p2pledger.sim.keys.one_time_charts import Dealing
 from p2pledger.sim.keys.questions import Chart, Question, Visit, ask_all, ask_some, some_state
 from p2pledger.sim.keys.thieves import CapsuleMover, KeySubstituter, ReplayingReader, SwappingReader, Thief
 from p2pledger.sim.observer import InvariantBroken
@@ -40,6 +41,7 @@ from p2pledger.state.view import StateView
 from p2pledger.threshold import key_release
 from p2pledger.threshold.dkg import Ceremony, Phase
 from p2pledger.threshold.long_term import LongTerm
+from p2pledger.threshold.one_time import ONE_TIME_EPOCH, OneTime
 from p2pledger.threshold.participant import seeded
 from p2pledger.threshold.sealing import BoxSecret
 
@@ -49,8 +51,8 @@ if TYPE_CHECKING:
 RECORDS = len(COMPARTMENTS)
 """In each batch: one for each compartment."""
 BATCHES_MAX = 4
-VISITS_MAX = 14
-ERASURES_MAX = 3
+VISITS_MAX = 16
+ERASURES_MAX = 4
 OPEN_MS = 60_000
 """In a healed world a reader has what it may have within this, and the log is complete."""
 
@@ -88,6 +90,7 @@ class Ward(Clinic):
         self.visits: list[Visit] = []
         self.is_ending = False
         self.guarding = Guarding()
+        self.dealing = Dealing()
         self._erasures = 0
         self.thieves: list[Thief] = [ReplayingReader(), SwappingReader(), CapsuleMover(), KeySubstituter()]
 
@@ -128,8 +131,11 @@ class Ward(Clinic):
         if world.random.random() < 0.35:
             self.guarding.act(world, self)
             return
+        if world.random.random() < 0.25:
+            self.dealing.act(world, self)
+            return
         steps: list[Callable[[World], None]] = [self._seal, self._visit, self._chase, self._chase, self._race]
-        if world.random.random() < 0.1:
+        if world.random.random() < 0.12:
             steps = [self._race_erasure]
         world.random.choice(steps)(world)
 
@@ -146,10 +152,11 @@ class Ward(Clinic):
     def _seal(self, world: "World") -> None:
         """The hospital seals a batch of a patient and commits to its capsules."""
         key = self.newest_key(world)
-        if key is None or len(self.charts) >= BATCHES_MAX:
+        sealed = sum(chart.key_epoch != ONE_TIME_EPOCH for chart in self.charts)
+        if key is None or sealed >= BATCHES_MAX:
             return
         chance = world.random
-        pid = self.people[len(self.charts) % PATIENTS].did
+        pid = self.people[sealed % PATIENTS].did
         self.charts.append(chart := self.sealed(world, key, pid))
         world.submit_signed(chance.randrange(world.n), world.consortium.accounts[0], [self.batch(world, chart)])
 
@@ -169,16 +176,26 @@ class Ward(Clinic):
             1,
         )
 
-    def sealed(self, world: "World", key: LongTerm, pid: Bytes16, is_known: bool = True) -> Chart:
-        """A chart of fresh records under this key; the judge knows its keys, unless it will be committed to falsely."""
+    def sealed(
+        self,
+        world: "World",
+        key: LongTerm | OneTime,
+        pid: Bytes16,
+        is_known: bool = True,
+        spoil: Callable[[bytes], bytes] = lambda capsule: capsule,
+    ) -> Chart:
+        """A chart of fresh records under this key; the judge knows its keys, unless it will be committed to falsely.
+
+        `spoil`: what a cheating writer makes of each capsule before it commits to it."""
         random = seeded(world.random.randbytes(32))
         batch_id = self.fresh()
-        chart = Chart(pid, batch_id, [], [], [], key.key.key_epoch)
+        epoch = key.key.key_epoch if isinstance(key, LongTerm) else ONE_TIME_EPOCH
+        chart = Chart(pid, batch_id, [], [], [], epoch)
         chain = world.consortium.founding.chain
         for index in range(RECORDS):
             label = release.label_of(RecordRef(batch_id, index), pid, hospital_of(world), chain, chart.key_epoch)
             content_key = random(32)
-            capsule = key.wrap(content_key, label, random)
+            capsule = spoil(key.wrap(content_key, label, random))
             place = (label.purpose, label.chain, label.custodian, pid, batch_id, index, label.key_epoch)
             if is_known:
                 world.observer.releases.knows_record(place, capsule, content_key)
@@ -202,7 +219,7 @@ class Ward(Clinic):
         return next(person.did for person in self.people[:PATIENTS] if person.did != pid)
 
     def _visit(self, world: "World") -> None:
-        if self.charts and len(self.visits) < VISITS_MAX:
+        if self.charts and sum(visit.asked.basis is not None for visit in self.visits) < VISITS_MAX:
             self.visit_chart(world, world.random.choice(self.charts))
 
     def visit_chart(self, world: "World", chart: Chart) -> None:
@@ -291,9 +308,10 @@ class Ward(Clinic):
         """A custodian gives a record up for erasure while a reader's questions are under way (F-26)."""
         if self.visits and self._erasures < ERASURES_MAX:
             self._erasures += 1
-            visit = world.random.choice([visit for visit in self.visits if visit.shares] or self.visits)
-            erasures.erase(world, self, visit.chart, world.random.choice([(visit.index,), (visit.index,), ()]))
-            ask_all(world, self, visit, within_ms=600)
+            visit = ([visit for visit in self.visits if visit.shares] or self.visits)[-1]
+            erasures.erase(world, self, visit.chart, world.random.choice([(visit.index,)] * 4 + [()]))
+            for within_ms in (100, 300, 600):
+                ask_all(world, self, visit, within_ms)
 
     # A healed world
 
@@ -302,6 +320,10 @@ class Ward(Clinic):
         and no longer, once the consent is taken back."""
         visit = self.ready(world)
         self.wait_until(world, "a reader opens its record", lambda: visit.is_open, lambda: ask_all(world, self, visit))
+        dealt = self.visit_again(world, self.dealing.deposited(world, self, visit.chart.pid))
+        self.wait_until(
+            world, "one-time shares open a record", lambda: dealt.is_open, lambda: ask_all(world, self, dealt)
+        )
         self._erase(world, visit)
         self._take_back(world, visit)
         self.guarding.demand(world, self)
@@ -397,6 +419,17 @@ class Ward(Clinic):
         index = COMPARTMENTS.index((grant.compartments or ())[0])
         request = self._request(world, _Ground(grant, opening), chart, index, reader.key)
         world.submit_signed(honest, reader.key, [replace(request, not_after_ms=Millis(world.wall_ms + HOUR_MS))])
+        world.run_until(world.now + 3_000)
+        return self.visits[-1]
+
+    def visit_again(self, world: "World", chart: Chart) -> Visit:
+        """The reader of the last visit asks for a record of another chart of that patient, by the same consent."""
+        _, grant, opening = self._grants[-1]
+        reader, index = self.people[-1], COMPARTMENTS.index((grant.compartments or ())[0])
+        asked = self._request(world, _Ground(grant, opening), chart, index, reader.key)
+        until = Millis(world.wall_ms + HOUR_MS)
+        honest = next(node.index for node in world.nodes if node.is_honest)
+        world.submit_signed(honest, reader.key, [replace(asked, not_after_ms=until)])
         world.run_until(world.now + 3_000)
         return self.visits[-1]
 

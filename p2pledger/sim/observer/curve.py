@@ -69,6 +69,11 @@ def times(scalar: int, point: bytes) -> bytes:
     return bytes(crypto_scalarmult_ed25519_noclamp((scalar % ORDER).to_bytes(32, "little"), point))
 
 
+def plus(point: bytes, other: bytes) -> bytes:
+    """point + other."""
+    return bytes(crypto_core_ed25519_add(point, other))
+
+
 def base_times(scalar: int) -> bytes:
     """scalar · B."""
     return bytes(crypto_scalarmult_ed25519_base_noclamp((scalar % ORDER).to_bytes(32, "little")))
@@ -97,7 +102,7 @@ def combined(images: Mapping[int, bytes]) -> bytes:
     weights = coefficients(tuple(images))
     first, *rest = (times(weights[index], image) for index, image in images.items())
     for point in rest:
-        first = bytes(crypto_core_ed25519_add(first, point))
+        first = plus(first, point)
     return first
 
 
@@ -107,5 +112,9 @@ def content_of(capsule: bytes, label: Label, secret: bytes) -> bytes | None:
         wrapped = parts_of(capsule)[4]
     except Unreadable:
         return None
-    key = _wide(b"p2pl/capsule-key/1", pack(label), secret)[:32]
-    return _decrypt(key, wrapped, pack(label))
+    return unwrapped(secret, label, wrapped, pack(label))
+
+
+def unwrapped(secret: bytes, label: Label, wrapped: bytes, context: bytes) -> bytes | None:
+    """The content key that a secret opens in its context, or None."""
+    return _decrypt(_wide(b"p2pl/capsule-key/1", pack(label), secret)[:32], wrapped, context)

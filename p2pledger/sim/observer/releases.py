@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import combinations
 
-from p2pledger.sim.observer import curve
+from p2pledger.sim.observer import curve, deposit_book
 from p2pledger.sim.observer.blocks import Founding, Header, Receipt, Transaction
 from p2pledger.sim.observer.curve import Label
+from p2pledger.sim.observer.deposit_book import DepositBook
 from p2pledger.sim.observer.encoding import Unreadable, holds, listed, pack, unpack
 from p2pledger.sim.observer.judgement import InvariantBroken
 from p2pledger.sim.observer.recoveries import Recoveries
 
 IDENTITY, SUSPEND, RESUME, CREDENTIAL, CREDENTIAL_END, GRANT, REVOKE, ACCESS, ERASE = 2, 4, 5, 6, 7, 20, 21, 30, 57
 """Numbers of the operations that matter."""
-DECIDED, ACTIVATED, REPORTED = 30, 44, 45
+DECIDED, ACTIVATED, REPORTED, TABLE_MADE = 30, 44, 45, 46
 """Numbers of the events that matter."""
 POP = b"\x11p2pl/access-pop/1"
 """What a reader's proof of possession begins with, its length first."""
@@ -33,7 +34,7 @@ CAPSULES_TRIED = 6
 Ref = tuple[bytes, int]
 """A record: (batch, index); what waits for a recovery: (hash of the capsule, 0)."""
 Sharing = tuple[int, int]
-"""(key epoch, share epoch)."""
+"""(key epoch, share epoch); of one-time secrets (0, number of their table)."""
 
 
 @dataclass(slots=True)
@@ -96,6 +97,7 @@ class Releases:
         self._drift_ms, self._heartbeat_ms = founding.drift_ms, founding.heartbeat_ms
         self._chain = founding.chain
         self._recoveries = Recoveries(founding.chain, reached)
+        self._deposits = DepositBook({seat.node: seat.key for seat in founding.seats}, self._threshold)
         self.liars: set[int] = set()
         """Those whose shares and disks are not judged."""
         self._is_watching = False
@@ -120,6 +122,8 @@ class Releases:
         self._waiting: list[Share] = []
         self._images: dict[Ref, dict[tuple[int, int], bytes]] = defaultdict(dict)
         """(share epoch, index) to D_j: all that readers, and whoever stole from them, could have."""
+        self._dealt: dict[Ref, dict[int, bytes]] = defaultdict(dict)
+        """The same of one-time secrets: index to p(index)."""
         self._released: dict[int, set[bytes]] = defaultdict(set)
         """Accesses for which a verified share of a node is in a reader's hands."""
 
@@ -146,6 +150,7 @@ class Releases:
 
     def _take(self, height: int, transaction: Transaction, receipt: Receipt) -> None:
         for operation in listed(unpack(transaction.operations)):
+            self._deposits.take(operation, transaction, receipt)
             match operation:
                 case (tag, did, _, key, *_) if tag == IDENTITY:
                     self._dids[key] = did
@@ -181,6 +186,8 @@ class Releases:
                         raise InvariantBroken(f"I-10: sharing {share_epoch} of key {key_epoch} has another public key")
                 case (tag, access_id, _, validator, records) if tag == REPORTED:
                     self._reports[access_id, validator] = records
+                case (tag, table, _, _, _) if tag == TABLE_MADE:
+                    self._deposits.table_made(table, receipt)
                 case _:
                     pass
 
@@ -201,6 +208,10 @@ class Releases:
     def knows_recovery(self, label: Label, capsule: bytes, secret: bytes) -> None:
         """A patient names guardians, and puts the secrets of its box keys into this capsule."""
         self._sealed[sha256(capsule).digest(), 0] = _Sealed(label, capsule, secret)
+
+    def knows_spoiled(self, ref: Ref, victims: frozenset[bytes]) -> None:
+        """A writer of a one-time secret has cheated these validators."""
+        self._deposits.knows_spoiled(ref, victims)
 
     def kept(self, node: int, sharing: Sharing, secret: bytes) -> None:
         """A share of a joint key became durable at a node."""
@@ -237,9 +248,11 @@ class Releases:
         if self._sealed[ref].content_key != content_key:
             raise InvariantBroken(f"I-4: record {ref[0].hex()[:8]}/{ref[1]} was opened with another key")
         by_epoch = Counter(share_epoch for share_epoch, _ in self._images[ref])
-        if max(by_epoch.values(), default=0) < self._threshold:
+        if max([len(self._dealt[ref]), *by_epoch.values()]) < self._threshold:
             raise InvariantBroken(f"I-3: record {ref[0].hex()[:8]}/{ref[1]} was opened with {dict(by_epoch)} shares")
-        self._reached["record opened" if self._sealed[ref].label[0] == "record" else "recovered keys opened"] += 1
+        label = self._sealed[ref].label
+        what = "record opened" if label[6] else "record opened by one-time shares"
+        self._reached[what if label[0] == "record" else "recovered keys opened"] += 1
 
     def _check_sharing(self, share: Share) -> None:
         """Shares of an older sharing are refused once a newer one is active where they are."""
@@ -281,6 +294,10 @@ class Releases:
         for height, batch_id, indices in self._erased:
             if height <= share.height and batch_id == share.ref[0] and (not indices or share.ref[1] in indices):
                 raise InvariantBroken(f"I-2: {who} a record that was given up for erasure at {height}")
+        if sealed.label[6] != share.sharing[0]:
+            raise InvariantBroken(f"I-4: {who} a share of another kind than the record's capsule")
+        if not share.sharing[0]:
+            self._deposits.judge(who, share.ref, share.sharing[1], share.height)
         if share.ref not in self._scopes.get(share.access_id, {share.ref}):
             raise InvariantBroken(f"I-1: {who} a record that was not asked for")
         if share.reader != access.reader:
@@ -324,6 +341,31 @@ class Releases:
 
     def _collect(self, share: Share) -> None:
         """Open it as the reader would; what does not open, or is no share, leaks nothing."""
+        if share.sharing[0]:
+            self._collect_image(share)
+        else:
+            self._collect_dealt(share)
+
+    def _collect_dealt(self, share: Share) -> None:
+        """A share of a one-time secret, which its capsule proves."""
+        secret, sealed = self._secrets.get(share.reader), self._sealed.get(share.ref)
+        table = share.sharing[1]
+        try:
+            if secret is None or sealed is None:
+                raise Unreadable("a share for nobody's key, or of nobody's record")
+            index = self._deposits.index_of(self._validators[share.node], table)
+            access = (share.access_id, share.reader)
+            context = curve.share_context(sealed.label, share.capsule, access, index, table)
+            opened = curve.unseal(secret, share.sealed, context)
+            found = self._deposits.share_in(opened, share.capsule, index)
+        except Unreadable as error:
+            if share.node not in self.liars:
+                raise InvariantBroken(f"I-5: node {share.node} released no share of its record: {error}") from error
+            return
+        self._dealt[share.ref][index] = found
+        self._released[share.node].add(share.access_id)
+
+    def _collect_image(self, share: Share) -> None:
         secret, sealed = self._secrets.get(share.reader), self._sealed.get(share.ref)
         image = None
         if secret is not None and sealed is not None:
@@ -382,13 +424,16 @@ class Releases:
             if missing:
                 raise InvariantBroken(f"I-9: node {node} has entries that the chain does not have: {missing}")
         self._recoveries.concluded(self._times)
+        self._deposits.concluded(frozenset(self._validators[node] for node in self.liars))
         suspects = {node for node, _ in self.unreported()}
         if suspects - self.liars:
             raise InvariantBroken(f"I-9: shares of nodes {sorted(suspects - self.liars)} are nowhere in the log")
         self._reached["audit names a secret release"] += len(suspects)
         self._check_sharings()
-        for ref in sorted(self._images)[:CAPSULES_TRIED]:
+        for ref in sorted(ref for ref, images in self._images.items() if images)[:CAPSULES_TRIED]:
             self._try_subsets(ref)
+        for ref in sorted(ref for ref, dealt in self._dealt.items() if dealt)[:CAPSULES_TRIED]:
+            self._try_dealt(ref)
 
     def _check_sharings(self) -> None:
         """I-10: t shares of a sharing make X, shares of two sharings make nothing, and old ones are gone."""
@@ -419,6 +464,16 @@ class Releases:
 
     def _makes_key(self, key_epoch: int, shares: dict[int, bytes]) -> bool:
         return curve.base_times(curve.interpolated(shares)) == self._publics[key_epoch]
+
+    def _try_dealt(self, ref: Ref) -> None:
+        """I-3 of one-time secrets."""
+        sealed, shares = self._sealed[ref], self._dealt[ref]
+        for size in range(1, min(self._threshold, len(shares)) + 1):
+            for chosen in combinations(sorted(shares), size):
+                content = deposit_book.content_of(sealed.capsule, sealed.label, {i: shares[i] for i in chosen})
+                if (content is not None) != (size == self._threshold):
+                    raise InvariantBroken(f"I-3: dealt shares {chosen} of {ref} open {content is not None}")
+                self._reached["too few dealt shares tried"] += size < self._threshold
 
     def _try_subsets(self, ref: Ref) -> None:
         """I-3: whatever leaked, fewer than t shares of one sharing open nothing, and t open the record."""

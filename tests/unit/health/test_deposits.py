@@ -2,8 +2,9 @@
 
 import pytest
 
-from p2pledger.health import deposits, keys, release
+from p2pledger.health import deposit_check, deposits, keys, release
 from p2pledger.health.application import HealthApplication
+from p2pledger.health.deposit_check import Shown, ToCheck
 from p2pledger.health.deposit_operations import (
     DepositAck,
     DepositAcknowledged,
@@ -132,6 +133,7 @@ def test_what_was_said_before_is_refused(chart: OneTimeChart) -> None:
 
 
 def test_only_members_of_the_table_acknowledge(chart: OneTimeChart) -> None:
+    """I-1: who has no share of a record has nothing to say of it."""
     first, *others = chart.keepers
     said = DepositAck(chart.batch_id, chart.table.number, bits_of([0]))
     assert chart.world.submit(BERG, said) == Code.E_ROLE, "a member's own account"
@@ -176,7 +178,7 @@ def test_the_longest_acknowledgement_fits(chart: OneTimeChart) -> None:
 
 
 def test_nothing_leaves_before_t_validators_have_seen_good_shares(chart: OneTimeChart) -> None:
-    """Rule 3.6: E_DEAL, and from the t-th acknowledgement of that record on it is released."""
+    """I-1, rule 3.6: E_DEAL, and from the t-th acknowledgement of that record on it is released."""
     request = chart.allow(0)
     for keeper in chart.keepers[:2]:
         assert chart.acknowledge(keeper) == Code.OK
@@ -202,7 +204,7 @@ def test_the_doctor_opens_the_allergies_without_any_joint_key(chart: OneTimeChar
 
 
 def test_acknowledgements_of_another_table_do_not_count(chart: OneTimeChart) -> None:
-    """Its members have other keys, or other indices: they have not seen these shares."""
+    """I-1: its members have other keys, or other indices, so they have not seen these shares."""
     for keeper in chart.keepers[:3]:
         assert chart.acknowledge(keeper, 0, table=3) == Code.OK
     assert chart.code(chart.allow(0)) == Code.E_DEAL
@@ -248,6 +250,14 @@ def test_holders_find_a_share_that_is_not_of_this_record(chart: OneTimeChart) ->
         holder.check(chart.capsules[1], entry.label)
         with pytest.raises(ProofError, match="not sealed for"):
             holder.check(chart.capsules[0], entry.label)
+
+
+def test_what_does_not_fit_is_not_good(chart: OneTimeChart) -> None:
+    """I-1: a holder vouches for the shares that it has opened and found on their polynomials, and for no others."""
+    moved = Shown(chart.label(1), chart.capsules[0])
+    work = ToCheck(chart.batch_id, chart.table, (moved, Shown(chart.label(0), chart.capsules[0])))
+    for holder in chart.holders:
+        assert deposit_check.good_of(work, holder) == (0,)
 
 
 def test_holders_of_another_table_open_nothing(chart: OneTimeChart) -> None:
