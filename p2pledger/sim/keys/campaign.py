@@ -21,7 +21,7 @@ def draw_ward(seed: int, n: int) -> tuple[Plan, Ward]:
     chance = Random(f"keys {seed} {n}")
     plan = draw(seed, n, chance.choice(PROFILES), HEIGHTS, byzantine=0)
     nodes = chance.sample(range(n), max(1, (n - 1) // 3))
-    kind = chance.choice([*sorted(liars.BY_NAME), "restores", "nobody", "nobody"])
+    kind = chance.choice([*sorted(liars.BY_NAME), "LyingHolder", "restores", "nobody"])
     harm = chance.choice([0.0, 0.02, 0.06])
     restores = nodes[0] if kind == "restores" else None
     liar = liars.BY_NAME.get(kind)

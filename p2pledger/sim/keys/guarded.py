@@ -58,6 +58,7 @@ class Retrieval(Question):
     """A recovery: the new key that asks for what waits in the capsule of the old one's guardians."""
 
     recovery: Bytes16
+    is_beyond: bool
 
 
 @dataclass(slots=True)
@@ -82,6 +83,10 @@ class _Guarded:
     frozen_ms: int = 0
     """The last end that guardians have signed."""
     retrievals: list[Retrieval] = field(default_factory=list)
+
+    def is_beyond(self, recovery: bytes | None) -> bool:
+        """Whether this recovery is one that no veto ends."""
+        return any(each.recovery == recovery and each.is_beyond for each in self.retrievals)
 
     def approvals(self, data: bytes, count: int) -> tuple[Approval, ...]:
         pairs = list(zip(self.guardians, self.salts, strict=True))[:count]
@@ -176,8 +181,9 @@ class Guarding:
         """While questions with the patient's key are under way (F-25)."""
         self._freeze(world, ward, patient, held)
         own = [visit for visit in ward.visits if visit.asker.public in self.keys_of(patient.person.did)]
-        for question in (*own[-1:], *patient.retrievals[-1:]):
-            ask_all(world, ward, question, within_ms=600)
+        for question in (*[visit for visit in own if visit.shares][-2:], *own[-1:], *patient.retrievals[-1:]):
+            for within_ms in (100, 300, 600):
+                ask_all(world, ward, question, within_ms)
 
     def _thaw(self, world: "World", ward: "Ward", patient: _Guarded, held: Guardianship) -> None:
         pid = patient.person.did
@@ -212,6 +218,7 @@ class Guarding:
             label=named.label,
             ref=(sha256(named.capsule), 0),
             recovery=recovery,
+            is_beyond=is_beyond,
         )
         patient.retrievals.append(retrieval)
         return retrieval
@@ -247,6 +254,8 @@ class Guarding:
         patient = self._patients(ward)[0]
         ward.enter(world, patient.person)
         held = self._named(world, ward, patient)
+        if world.random.random() < 0.3:
+            held = self._outlast(world, ward, patient)
         pending = [each for each in patient.retrievals if each.recovery == held.pending]
         is_beyond = held.vetoes >= VETOES
         count = GUARDIANS if is_beyond else THRESHOLD
@@ -265,6 +274,27 @@ class Guarding:
         data = freeze_bytes(world.consortium.founding.chain, patient.person.did, patient.frozen_ms)
         frozen = Freeze(patient.person.did, Millis(patient.frozen_ms), patient.approvals(data, THRESHOLD))
         ward.await_refusals(world, retrieval, _carried(world, frozen), Code.E_FROZEN)
+
+    def _outlast(self, world: "World", ward: "Ward", patient: _Guarded) -> Guardianship:
+        """A thief vetoes as often as it can (F-25)."""
+
+        def held() -> Guardianship:
+            state = some_state(world)
+            found = None if state is None else guardian_state.guardianship_of(patient.person.did, state)
+            assert found is not None, "guardians were named"
+            return found
+
+        def is_over() -> bool:
+            return held().vetoes >= VETOES or patient.is_beyond(held().pending)
+
+        def provoke() -> None:
+            if held().pending is None:
+                self._recover(world, ward, patient, is_beyond=False, count=THRESHOLD)
+            else:
+                self._veto(world, ward, patient, held())
+
+        ward.wait_until(world, "a thief has no veto left", is_over, provoke)
+        return held()
 
     def _named(self, world: "World", ward: "Ward", patient: _Guarded) -> Guardianship:
         def held() -> Guardianship | None:

@@ -296,13 +296,14 @@ class Ward(Clinic):
         """A patient takes a consent back while a reader's questions are under way."""
         if not self.visits:
             return
-        visit = self.visits[-1]
+        visit = ([visit for visit in self.visits if visit.shares and visit.asked.basis] or self.visits)[-1]
         owner = next(person for person in self.people if person.did == visit.asked.pid)
         if world.random.random() < 0.5 and visit.asked.basis is not None:
             world.submit_signed(
                 world.random.randrange(world.n), owner.key, [ConsentRevoke(visit.asked.basis, "withdrawn")]
             )
-        ask_all(world, self, visit, within_ms=600)
+        for within_ms in (100, 300, 600):
+            ask_all(world, self, visit, within_ms)
 
     def _race_erasure(self, world: "World") -> None:
         """A custodian gives a record up for erasure while a reader's questions are under way (F-26)."""
