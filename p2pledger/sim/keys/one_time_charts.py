@@ -16,6 +16,7 @@ from p2pledger.primitives.codec import encode
 from p2pledger.primitives.errors import Code
 from p2pledger.primitives.ids import AccountKey, Bytes16
 from p2pledger.sim.clinic import PATIENTS
+from p2pledger.sim.keys.liars import FalseWitness
 from p2pledger.sim.keys.questions import Chart, ask_some, some_state
 from p2pledger.threshold.one_time import OneTime, read_capsule
 
@@ -39,7 +40,7 @@ class Dealing:
             return
         if not self._charts or (len(self._charts) < CHARTS_MAX and world.random.random() < 0.3):
             pid = ward.people[len(self._charts) % PATIENTS].did
-            victims = self._victims(world, len(table.holders))
+            victims = {*self._victims(world, len(table.holders)), *_accomplices(world, ward, table)}
             chart = self._deal(world, ward, table, pid, victims)
             world.at(300, partial(ward.visit_chart, world, chart))  # a reader that does not wait for the deposit
         elif world.random.random() < 0.6:
@@ -105,6 +106,12 @@ def newest_dealt_to(world: "World") -> OneTime | None:
     """The holders to whom a writer deals now."""
     table = _newest(world)
     return None if table is None else table.release
+
+
+def _accomplices(world: "World", ward: "Ward", table: DepositTable) -> Collection[int]:
+    """The places of those who will say that their shares are good, whatever the dealer has put there."""
+    false = [world.nodes[node].validator for node, kind in ward.liars.items() if issubclass(kind, FalseWitness)]
+    return [table.holders.index(validator) for validator in false if validator in table.holders]
 
 
 def _spoiled(victims: Collection[int], capsule: bytes) -> bytes:
