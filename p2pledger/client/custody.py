@@ -102,13 +102,24 @@ async def capsules_of(ledger: LedgerClient) -> Capsules | None:
 
 
 async def one_time_of(ledger: LedgerClient) -> Capsules:
-    """What shares each key by itself among the validators. Raises Unavailable while too few have announced a key."""
+    """What shares each key by itself among the validators, to whom it will have to be deposited.
+
+    Raises Unavailable while too few have announced a key, InvalidInput where we could not show it to enough of them.
+    """
     table = await newest_table(ledger)
     if table is None or not table.is_usable:
         standing = 0 if table is None else len(table.holders)
         raise Unavailable(
             f"E_UNAVAILABLE: {standing} validators have announced a deposit key at the last checkpoint, "
             f"{'n - f' if table is None else table.threshold} are needed; their nodes do it by themselves"
+        )
+    known = {node.key for node in ledger.nodes}
+    cards = [card for card in ledger.founding.genesis.cards if card.validator in table.holders]
+    missing = [card.name for card in cards if card.node not in known]
+    if len(cards) - len(missing) < table.threshold:
+        raise InvalidInput(
+            f"{table.threshold} validators must be shown their shares, and the nodes of {', '.join(missing)} are not "
+            "known here: say where they are with --node, each"
         )
     return Capsules.one_time(table, ledger.founding.chain)
 

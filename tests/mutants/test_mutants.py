@@ -29,11 +29,10 @@ each_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: muta
 
 
 @cache
-def docstrings(file: str) -> dict[str, str]:
-    """Of every test function in a file."""
+def functions(file: str) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every test function in a file."""
     tree = ast.parse((ROOT / file).read_text())
-    functions = (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-    return {function.name: ast.get_docstring(function) or "" for function in functions}
+    return {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
 @each_mutant
@@ -46,14 +45,22 @@ def test_it_is_small_and_fits_the_present_tree(mutant: Mutant) -> None:
 
 
 @each_mutant
+def test_its_tests_notice_what_it_does_and_not_that_it_is_there(mutant: Mutant) -> None:
+    """A test that switches a check off by its text fails as soon as the text is gone, whatever it was good for."""
+    for test in mutant.tests:
+        file, name = test.split("::")
+        assert "without" not in [argument.arg for argument in functions(file)[name].args.args], test
+
+
+@each_mutant
 def test_its_tests_cite_its_rules(mutant: Mutant) -> None:
     """The rules are in force, and a test that must fail says which of them it is about."""
     assert set(mutant.rules) <= IN_FORCE | INVARIANTS | PROMISES
     said = ""
     for test in mutant.tests:
         file, name = test.split("::")
-        assert name in docstrings(file), f"{test} does not exist"
-        said += docstrings(file)[name]
+        assert name in functions(file), f"{test} does not exist"
+        said += ast.get_docstring(functions(file)[name]) or ""
     for rule in mutant.rules:
         assert re.search(rf"\b{rule}\b", said), f"no cited test says that it is about {rule}"
 

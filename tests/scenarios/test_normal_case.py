@@ -112,6 +112,15 @@ def test_a_good_child_does_not_vouch_for_a_bad_parent(stage: Stage, without: Wit
     assert stage.sent == []
 
 
+def test_nothing_on_an_unchecked_block_is_checked_or_prepared(stage: Stage) -> None:
+    """P3: as long as its parent's check has not come back."""
+    bad, good = stage.chain_of(2)
+    stage.withheld.add(bad.hash)
+    stage.sees(stage.proposal(bad), stage.proposal(good))
+    assert stage.checked == [bad]
+    assert stage.sent == []
+
+
 def test_a_certified_block_needs_no_check(stage: Stage) -> None:
     """P3, P6: q − f honest replicas have checked it; holding it is enough to COMMIT."""
     block = stage.block()

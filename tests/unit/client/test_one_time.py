@@ -334,6 +334,9 @@ async def test_nothing_is_sealed_before_enough_have_announced(tmp_path: Path) ->
         assert (capsules.key_epoch, capsules.is_one_time) == (0, True)
         with pytest.raises(Unavailable, match="no deposit table 9 yet"):
             await deposit_table(ledger, 9)
+    async with ward.reader(ward.holders()[:2], PATIENT_CLIENT, BERG) as ledger:
+        with pytest.raises(InvalidInput, match=r"3 validators must be shown .* Wald are not known .* --node"):
+            await one_time_of(ledger)
     async with ward.reader(ward.holders(), PATIENT_CLIENT, DOCTOR) as ledger:
         table = await newest_table(ledger)
         assert table is not None and table.number == 3, "readers may ask for tables, too"

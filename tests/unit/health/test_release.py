@@ -69,6 +69,15 @@ def test_nothing_for_a_denied_access(chart: Chart) -> None:
     assert chart.code(chart.request(0)) == Code.E_PURPOSE
 
 
+def test_a_denial_stays_one_when_it_would_be_allowed_by_now(chart: Chart) -> None:
+    """I-1: the consent was not in force yet, and nobody has asked again."""
+    later = chart.world.now_ms + HOUR_MS
+    early = chart.world.consent(consent_id=id16("early"), valid_from_ms=later, valid_to_ms=later + HOUR_MS)
+    assert chart.world.submit(PATIENT, early) == Code.OK
+    assert chart.world.decided(chart.asked(0, basis=id16("early"))).decision == Code.E_NOT_YET
+    assert chart.code(chart.request(0), block_ms=later, wall_ms=later) == Code.E_NOT_YET
+
+
 # I-2: no share after the end of what permitted it
 
 
@@ -198,6 +207,12 @@ def test_an_eighth_record_is_not_released(chart: Chart) -> None:
     longer = replace(more, scope=(*request.scope, RecordRef(chart.batch_id, NOTE)))
     assert chart.code(longer) == Code.E_SCOPE
     assert chart.code(chart.allow(NOTE, name="note")) == Code.E_SCOPE
+
+
+def test_a_record_of_the_same_kind_that_was_not_asked_for_is_not_released(chart: Chart) -> None:
+    """I-1: the consent covers it, the access was not about it."""
+    request = chart.allow(0)
+    assert chart.code(replace(request, openings=(chart.opening(1),))) == Code.E_SCOPE
 
 
 def test_the_scope_is_opened_with_its_salt_and_its_number(chart: Chart) -> None:
