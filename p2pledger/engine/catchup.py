@@ -11,6 +11,7 @@ from p2pledger.engine.dissemination import FETCH_RETRY_MS, Bodies, transmit
 from p2pledger.engine.events import EngineEffect, Note
 from p2pledger.engine.executor import Executor, parse_bodies
 from p2pledger.engine.ports import LedgerStore
+from p2pledger.engine.questions import ASK_MS
 from p2pledger.gossip import Router
 from p2pledger.messages import HeaderRequest, RangeReply, RangeRequest, SyncBlock
 from p2pledger.primitives import limits
@@ -72,6 +73,7 @@ class Catchup:
         self._ledger = ledger
         self._agenda = agenda
         self._headers: dict[BlockHash, Height] = {}
+        self._next_ask_ms = 0
 
     # What others ask for
 
@@ -110,10 +112,14 @@ class Catchup:
         return self._headers.pop(header.hash, None) is not None
 
     def ask_range(self) -> Iterator[EngineEffect]:
-        """One request at a time, to one peer after another."""
+        """One request at a time, to one peer after another, and not faster than they answer (P23)."""
+        if self.syncer.is_active and self.syncer.asked is None and self._agenda.monotonic_ms < self._next_ask_ms:
+            self._agenda.at("sync", self._next_ask_ms)
+            return
         node = self.syncer.next_peer(sorted(self._router.links), self._agenda.monotonic_ms)
         if node is not None:
             yield from transmit(self._router.send(node, RangeRequest(Height(self._executor.executed + 1))))
+            self._next_ask_ms = self._agenda.monotonic_ms + ASK_MS
             self._agenda.after("sync", RETRY_MS)
 
     def check(self, node: NodeId, reply: RangeReply) -> Sequence[Synced] | Note:

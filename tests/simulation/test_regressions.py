@@ -12,6 +12,7 @@ from tests.attack import Without
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 FOUND = {
+    "asked-sooner-than-answered": "who caught up over one link asked sooner than it was answered, and fell behind",
     "commit-of-another-height": "a liar's COMMIT for another height was taken for a vote by the observer",
     "failed-append-is-on-the-disk": "a failed write had arrived: a restarted node has a block nobody saw it append",
     "range-without-its-end": "blocks of a range longer than a frame were applied, and then once more when COMMITs came",
