@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from p2pledger.client.depositing import newest_table
 from p2pledger.client.keyring import OrganisationWallet, Persona, Wallet
 from p2pledger.client.ledger import LedgerClient, Receipt, open_ledger
 from p2pledger.demo.autopsy import Remains, remains_of
@@ -129,6 +130,25 @@ async def reaches(cluster: Cluster, names: Iterable[str], wanted: int) -> None:
             return await height(cluster, name) >= wanted
 
         await until(there, f"height {wanted} at {name!r}")
+
+
+async def quiet(cluster: Cluster, names: Sequence[str]) -> None:
+    """All nodes have announced their deposit keys, nothing is owed any more, and the last checkpoint's root stands in a
+    header: without a quorum none would come."""
+    before: list[int] = []
+
+    async def still() -> bool:
+        owed = [await cluster.metric(name, "p2pledger_release_unreported") for name in names]
+        heights = [await height(cluster, name) for name in names]
+        is_same, before[:] = heights == before and len(set(heights)) == 1, heights
+        async with open_ledger(cluster.founding, cluster.addresses(names), cluster.wallet(names[0]).account) as own:
+            try:
+                table = await newest_table(own)
+            except Unavailable:
+                return False
+        return is_same and not any(owed) and table is not None and len(table.holders) == len(cluster.names)
+
+    await until(still, "a quiet chain")
 
 
 async def view(cluster: Cluster, name: str) -> int:

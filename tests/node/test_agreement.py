@@ -9,7 +9,7 @@ from p2pledger.client.ledger import open_ledger
 from p2pledger.client.patience import Patience
 from p2pledger.consensus.anchor import check_receipt
 from p2pledger.primitives.errors import Code, Unavailable
-from tests.node.health import agree, height, hospital, load, reaches, receipt_at
+from tests.node.health import agree, height, hospital, load, quiet, reaches, receipt_at
 
 pytestmark = pytest.mark.process
 
@@ -67,15 +67,15 @@ async def test_what_enters_at_one_end_is_final_everywhere(consortium, shape):
 
 async def test_without_a_quorum_nothing_is_decided_and_nothing_is_lost(consortium):
     """Two of four are stopped: what is submitted waits. They come back: it is decided within seconds."""
-    cluster = consortium(4)
-    alone = {"P2PLEDGER_RELEASE__BEGIN": "manual"}  # nobody but the test submits anything
+    cluster = consortium(4, params={"checkpoint_interval": 2})
+    alone = {"P2PLEDGER_RELEASE__BEGIN": "manual"}  # from the quiet on nobody but the test submits anything
     await cluster.start(environ=alone)
     await cluster.wait_ready()
     staying, leaving = cluster.names[:2], cluster.names[2:]
     impatient = Patience(silence_s=1.0, total_s=3.0)
     async with hospital(cluster, staying) as at:
         before = await at.issue()
-        await reaches(cluster, cluster.names, before.executed.receipt.height)
+        await quiet(cluster, cluster.names)
         await cluster.stop(*leaving)
         frozen = [await height(cluster, name) for name in staying]
         waiting = [await at.ledger.sign(at.operation()) for _ in range(5)]

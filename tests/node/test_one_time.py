@@ -12,7 +12,7 @@ from p2pledger.client.ledger import open_ledger
 from p2pledger.demo.cluster import Cluster
 from p2pledger.fhir.spans import extract_bundle
 from p2pledger.primitives.errors import Unavailable
-from tests.node.health import PATIENCE_S, height, until
+from tests.node.health import PATIENCE_S, quiet, until
 from tests.node.test_records import Clinic, ended, enrolled
 from tests.node.test_wallet import Terminal
 from tests.unit.fhir.samples import bundle
@@ -89,21 +89,3 @@ async def read(clinic: Clinic) -> None:
     assert status == UNAVAILABLE, said
     for name in cluster.names[2:]:
         assert name in said
-
-
-async def quiet(cluster: Cluster, names: list[str]) -> None:
-    """Nothing is owed any more, and the last checkpoint's root stands in a header: without a quorum none would come."""
-    before: list[int] = []
-
-    async def still() -> bool:
-        owed = [await cluster.metric(name, "p2pledger_release_unreported") for name in names]
-        heights = [await height(cluster, name) for name in names]
-        is_same, before[:] = heights == before, heights
-        async with open_ledger(cluster.founding, cluster.addresses(names), cluster.wallet(names[0]).account) as own:
-            try:
-                await newest_table(own)
-            except Unavailable:
-                return False
-        return is_same and not any(owed)
-
-    await until(still, "a quiet chain")
