@@ -5,13 +5,12 @@ the genesis. A node that stays silent, breaks off or shows a wrong proof is pass
 through f + 1 others, at least one of them honest; the nonce makes sure that they execute once.
 """
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from time import time
-from typing import TypeVar
 
 import trio
 from msgspec.structs import replace
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.receipt import Executed
 from p2pledger.chain.transaction import Transaction, parse, sign
+from p2pledger.client.asking import FAULTS, Asker, reason
 from p2pledger.client.export import of_reply, write_export
 from p2pledger.client.guarding import Guarding, read_guarding
 from p2pledger.client.links import Links, Node
@@ -41,7 +41,6 @@ from p2pledger.network.api import (
     BlockReply,
     ConsentsReply,
     ErasuresReply,
-    Failure,
     GetAccount,
     GetBlock,
     GetConsents,
@@ -60,9 +59,7 @@ from p2pledger.network.api import (
     LineReply,
     LogReply,
     OrganisationsReply,
-    Question,
     ReceiptReply,
-    Reply,
     ReviewsReply,
     SharesReply,
     StateReply,
@@ -73,17 +70,12 @@ from p2pledger.network.transport import TLS_OVER_TCP, Transport
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.crypto import SigningKey
-from p2pledger.primitives.errors import Code, InvalidInput, PeerFault, ProofError, Refused, Rejected, Unavailable
-from p2pledger.primitives.ids import AccountKey, Height, Millis, Nonce, ValidatorId
-
-R = TypeVar("R")
-A = TypeVar("A")
+from p2pledger.primitives.errors import Code, ProofError, Refused, Rejected, Unavailable
+from p2pledger.primitives.ids import Height, Millis, Nonce, ValidatorId
 
 _ID = 0
 """Of a request, until the connection sets it."""
 _ANCHORS_MAX = 8
-_FAULTS = (Unavailable, PeerFault, ProofError, InvalidInput, trio.TooSlowError)
-"""What one node can do to us; another may do better. A Rejected is an answer, though it is an InvalidInput."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +125,13 @@ async def open_ledger(
         raise failure
 
 
-class LedgerClient:
+class LedgerClient(Asker):
     """Submits and asks. Made by `open_ledger`; any number of its calls may run at the same time."""
 
     def __init__(
         self, founding: Founding, links: Links, account: SigningKey, patience: Patience, now_s: Callable[[], float]
     ) -> None:
-        self.founding = founding
-        self._links = links
-        self._account = account
-        self._patience = patience
+        super().__init__(founding, links, account, patience)
         self._now_s = now_s
         self._nonce: int | None = None
         self._nonce_lock = trio.Lock()
@@ -150,10 +139,6 @@ class LedgerClient:
         """Checked already: the receipts of one block come with one anchor, and signatures are what takes time."""
         self._once: dict[bytes, tuple[Height, bytes | None]] = {}
         self._in_flight = trio.Semaphore(limits.NONCE_WINDOW - 1)  # beyond it nonces would leave the window
-
-    @property
-    def account(self) -> AccountKey:
-        return AccountKey(self._account.public)
 
     # Submitting
 
@@ -198,7 +183,7 @@ class LedgerClient:
         for node in self._links.in_order():
             try:
                 answers.append((await self.ask_one(node, GetAccount(_ID), AccountReply)).next_nonce)
-            except _FAULTS as error:
+            except FAULTS as error:
                 failure = error
             if len(answers) > self.founding.validators.f:
                 break
@@ -219,8 +204,8 @@ class LedgerClient:
                 return await self._decided_at(first, transaction, is_repeated=False)
             except Rejected:
                 raise
-            except _FAULTS as error:
-                failures.append(_reason(first, error))
+            except FAULTS as error:
+                failures.append(reason(first, error))
                 if self._links.preferred is first:  # of all that fail at one node, one passes it over
                     self._links.pass_over()
             others = list(self._links.in_order())
@@ -249,8 +234,8 @@ class LedgerClient:
                 nursery.cancel_scope.cancel()
             except Rejected as error:
                 rejected.append(error)
-            except _FAULTS as error:
-                failures.append(_reason(node, error))
+            except FAULTS as error:
+                failures.append(reason(node, error))
 
         async with trio.open_nursery() as nursery:
             for node in nodes:
@@ -273,7 +258,7 @@ class LedgerClient:
                     raise
             timeout_ms = int(self._patience.silence_s * 1000)
             question = AwaitReceipt(_ID, transaction.body.sender, transaction.body.nonce, True, timeout_ms)
-            reply = await self._patiently(node, question, ReceiptReply)
+            reply = await self.patiently(node, question, ReceiptReply)
         return self._believed(reply, transaction)
 
     async def _is_decided(self, node: Node, transaction: Transaction) -> bool:
@@ -283,7 +268,7 @@ class LedgerClient:
         return isinstance(reply, ReceiptReply) and reply.executed.receipt.transaction == transaction.id
 
     async def _take_in(self, node: Node, transaction: Transaction) -> None:
-        reply = await self._patiently(node, Submit(_ID, transaction.data), Accepted)
+        reply = await self.patiently(node, Submit(_ID, transaction.data), Accepted)
         if reply.transaction != transaction.id:
             raise ProofError(f"{node} accepted transaction {reply.transaction.hex()}, not {transaction.id.hex()}")
 
@@ -302,18 +287,6 @@ class LedgerClient:
             )
         return Receipt(executed, reply.evidence)
 
-    async def _patiently(self, node: Node, request: Question, kind: type[R]) -> R:
-        """Ask again while the node is busy, waiting twice as long each time."""
-        wait_s = self._patience.busy_first_s
-        while True:
-            try:
-                return await self._answer(node, request, kind)
-            except Unavailable as error:
-                if not isinstance(error, Busy):
-                    raise
-            await trio.sleep(wait_s)
-            wait_s = min(2 * wait_s, self._patience.busy_most_s)
-
     # Asking
 
     async def standing(self) -> Standing:
@@ -321,50 +294,26 @@ class LedgerClient:
 
         What a proof says is as old as the last checkpoint; this is of now. Raises Unavailable where they do not agree.
         """
-        return await self._alike(GetAccount(_ID), AccountReply, lambda reply: Standing(reply.role, reply.identity))
+        return await self.alike(GetAccount(_ID), AccountReply, lambda reply: Standing(reply.role, reply.identity))
 
     async def guarding(self, pid: bytes, salt: bytes | None = None, recovery: bytes | None = None) -> Guarding:
         """Who guards a patient, as f + 1 nodes say; `salt`: of a guardian who asks. Raises Rejected, Unavailable."""
-        return await self._alike(GetGuardians(_ID, pid, salt, recovery), GuardiansReply, read_guarding)
-
-    async def _alike(self, request: Question, kind: type[R], read: Callable[[R], A]) -> A:
-        """What f + 1 nodes say alike, of which one is honest; all of them where fewer are named."""
-        nodes = list(self._links.in_order())
-        needed = min(self.founding.validators.f + 1, len(nodes))
-        told: Counter[A] = Counter()
-        failures: list[tuple[Node, Exception]] = []
-        for node in nodes:
-            try:
-                found = read(await self.ask_one(node, request, kind))
-            except _FAULTS as error:
-                failures.append((node, error))
-                continue
-            told[found] += 1
-            if told[found] == needed:
-                return found
-        if len(failures) == len(nodes) and isinstance(failures[0][1], Rejected):
-            raise failures[0][1]
-        said = "; ".join(_reason(*one) for one in failures) or told
-        raise Unavailable(f"no {needed} nodes say alike what {self.account.hex()} asks; {said}")
+        return await self.alike(GetGuardians(_ID, pid, salt, recovery), GuardiansReply, read_guarding)
 
     async def status(self, node: Node | None = None) -> StatusReply:
         """How a node sees itself and the others; not proven."""
         if node is not None:
             return await self.ask_one(node, GetStatus(_ID), StatusReply)
-        return await self._ask(GetStatus(_ID), StatusReply, _as_it_is)
+        return await self.told(GetStatus(_ID), StatusReply)
 
     async def block(self, height: int = 0) -> BlockReply:
         """A committed block, 0 for the newest; as the node says."""
-        return await self._ask(GetBlock(_ID, Height(height)), BlockReply, _as_it_is)
+        return await self.told(GetBlock(_ID, Height(height)), BlockReply)
 
     async def consents(self, pid: bytes) -> list[Consent]:
         """A patient's consents, ended ones too; as the node says."""
         reply = await self.told(GetConsents(_ID, pid), ConsentsReply)
         return [decode_consent(data) for data in reply.consents]
-
-    async def told(self, request: Question, kind: type[R]) -> R:
-        """The first node's answer to any question; as the node says."""
-        return await self._ask(request, kind, _as_it_is)
 
     async def organisations(self) -> dict[bytes, tuple[str, str]]:
         """(public name, kind) of every organisation: the founders' from the genesis, others as f + 1 nodes say.
@@ -377,7 +326,7 @@ class LedgerClient:
             try:
                 reply = await self.ask_one(node, GetOrganisations(_ID), OrganisationsReply)
                 answers.append(set(reply.organisations))
-            except _FAULTS as error:
+            except FAULTS as error:
                 failure = error
             if len(answers) > self.founding.validators.f:
                 break
@@ -407,7 +356,7 @@ class LedgerClient:
 
     async def erasures(self, pid: bytes | None = None) -> list[Erasure]:
         """Requests for erasure about a patient, or for members all that are not finished; as the node says."""
-        reply = await self._ask(GetErasures(_ID, pid), ErasuresReply, _as_it_is)
+        reply = await self.told(GetErasures(_ID, pid), ErasuresReply)
         return [decode_erasure(data) for data in reply.erasures]
 
     async def log(self, pid: bytes) -> VerifiedLog:
@@ -420,7 +369,7 @@ class LedgerClient:
 
     async def line(self, pid: bytes, sequence: int) -> LineReply:
         """One line of a log with the proof of its receipt, verified. Raises Rejected(E_NOT_FOUND), Unavailable."""
-        return await self._ask(
+        return await self.ask(
             GetLine(_ID, pid, sequence), LineReply, partial(proven_line, self.founding, pid, sequence)
         )
 
@@ -432,7 +381,7 @@ class LedgerClient:
         while True:
             check = partial(proven_page, self.founding, pid, reached)
             question = GetLog(_ID, pid, reached.count + 1, reached.releases + 1)
-            reply, page = await self._ask(question, LogReply, check)
+            reply, page = await self.ask(question, LogReply, check)
             lines += reply.lines
             releases += reply.releases
             if page.is_last:
@@ -441,7 +390,7 @@ class LedgerClient:
 
     async def state(self, key: bytes) -> tuple[Height, bytes | None]:
         """(checkpoint, value) of a state key with its proof verified; members only."""
-        found = await self._ask(GetState(_ID, key), StateReply, partial(proven_state, self.founding, key))
+        found = await self.ask(GetState(_ID, key), StateReply, partial(proven_state, self.founding, key))
         if key in self._once:
             self._once[key] = found
         return found
@@ -460,57 +409,9 @@ class LedgerClient:
 
     async def proven(self, key: bytes) -> StateReply:
         """As `state`, with the proof, verified: for whoever hands it on."""
-        return await self._ask(GetState(_ID, key), StateReply, partial(checked_state, self.founding, key))
+        return await self.ask(GetState(_ID, key), StateReply, partial(checked_state, self.founding, key))
 
     async def evidence(self, validator: ValidatorId) -> tuple[Height, Caught | None]:
         """(checkpoint, what the chain held against a validator there), proven either way; members only."""
         height, value = await self.state(caught(validator))
         return height, None if value is None else decode_caught(value)
-
-    async def _ask(self, request: Question, kind: type[R], check: Callable[[R], A]) -> A:
-        """The first answer that stands its check. Raises Rejected, or what went wrong at the last node."""
-        failure: Exception = Unavailable("no node to ask")
-        for node in self._links.in_order():
-            try:
-                return check(await self.ask_one(node, request, kind))
-            except Rejected:
-                raise
-            except trio.TooSlowError:
-                failure = Unavailable(f"{node} has not answered within {self._patience.silence_s:g} s")
-            except _FAULTS as error:
-                failure = error
-        raise failure
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """All that it knows, the ones that answer well first."""
-        return tuple(self._links.in_order())
-
-    async def ask_one(self, node: Node, request: Question, kind: type[R]) -> R:
-        """What this node answers, believed or not. Raises what is wrong with it, trio.TooSlowError, Rejected."""
-        with trio.fail_after(self._patience.silence_s):
-            return await self._patiently(node, request, kind)
-
-    async def _answer(self, node: Node, request: Question, kind: type[R]) -> R:
-        """Raises Busy, Rejected for a Failure, Unavailable and PeerFault."""
-        reply: Reply = await self._links.call(node, request)
-        if isinstance(reply, Failure):
-            code = Code(reply.code) if reply.code in Code.__members__.values() else Code.E_INTERNAL
-            if code is Code.E_BUSY:
-                raise Busy(f"{node} is busy: {reply.detail}")
-            raise Rejected(code, reply.detail)
-        if not isinstance(reply, kind):
-            raise PeerFault(node.key, f"answered {type(request).__name__} with {type(reply).__name__}")
-        return reply
-
-
-def _reason(node: Node, error: BaseException) -> str:
-    return f"{node}: {'silence' if isinstance(error, trio.TooSlowError) else error}"
-
-
-class Busy(Unavailable):
-    """A node is full or has not got there yet; the same question may be asked again."""
-
-
-def _as_it_is(reply: R) -> R:
-    return reply

@@ -5,7 +5,7 @@ proof of the head knows that none is missing, added or changed up to the height 
 second chain of lines: what validators report of the keys that they have released for these accesses (`release_log`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
@@ -95,9 +95,14 @@ def lines(pid: bytes, state: StateView, first: int = 1, last: int | None = None)
 
 def page(pid: bytes, state: StateView, first: int, bytes_max: int) -> list[bytes]:
     """The lines from `first` on that fit into so many bytes together; the first one always fits."""
+    return fitting(_lines(pid, state, first, None), bytes_max)
+
+
+def fitting(lines: Iterable[bytes], bytes_max: int) -> list[bytes]:
+    """Those that fit into so many bytes together, one at least where there is any."""
     found: list[bytes] = []
     room = bytes_max
-    for data in _lines(pid, state, first, None):
+    for data in lines:
         room -= len(data)
         if found and room < 0:
             break
@@ -111,7 +116,12 @@ def line_at(pid: bytes, sequence: int, state: StateView) -> bytes | None:
 
 
 def _lines(pid: bytes, state: StateView, first: int, last: int | None) -> Iterator[bytes]:
-    for key, data in state.scan(keys.log_lines(pid), keys.log_sequence(first)):
+    return numbered(keys.log_lines(pid), state, first, last)
+
+
+def numbered(prefix: bytes, state: StateView, first: int, last: int | None) -> Iterator[bytes]:
+    """What stands under a prefix and the sequences `first` to `last`, both included; to the end where that is None."""
+    for key, data in state.scan(prefix, keys.log_sequence(first)):
         if last is not None and int.from_bytes(key[-8:], "big") > last:
             return
         yield data

@@ -5,12 +5,12 @@ end in the same head (`log.LogHead`), so that one proof shows of both that nothi
 is its validator's word; of t that speak of one access at least t − f are honest.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
 from p2pledger.health import keys
-from p2pledger.health.log import EMPTY, LogHead
+from p2pledger.health.log import EMPTY, LogHead, fitting, numbered
 from p2pledger.health.vocabulary import Count
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, decode, encode
@@ -52,21 +52,7 @@ def append(line: ReleaseLine, before: LogHead) -> tuple[dict[bytes, bytes | None
 
 def page(pid: bytes, state: StateView, first: int, last: int, bytes_max: int) -> list[bytes]:
     """The canonical bytes of the lines `first` to `last` that fit into so many bytes; the first one always fits."""
-    found: list[bytes] = []
-    room = bytes_max
-    for data in _lines(pid, state, first, last):
-        room -= len(data)
-        if found and room < 0:
-            break
-        found.append(data)
-    return found
-
-
-def _lines(pid: bytes, state: StateView, first: int, last: int) -> Iterator[bytes]:
-    for key, data in state.scan(keys.release_lines(pid), keys.log_sequence(first)):
-        if int.from_bytes(key[-8:], "big") > last:
-            return
-        yield data
+    return fitting(numbered(keys.release_lines(pid), state, first, last), bytes_max)
 
 
 def decode_line(data: bytes) -> ReleaseLine:
