@@ -46,10 +46,23 @@ class Executed(Record, frozen=True):
         return Executed(self.receipt, None)
 
 
+_NO_EVENTS = sha256(encode(()))
+
+
 def executed(height: Height, index: int, transaction: TransactionId, code: Code, events: Sequence[bytes]) -> Executed:
     """A receipt whose hash of events is right by construction."""
-    kept = tuple(events)
-    return Executed(Receipt(height, index, transaction, int(code), sha256(encode(kept))), kept)
+    return all_executed(height, [(transaction, int(code), tuple(events))], index)[0]
+
+
+def all_executed(
+    height: Height, outcomes: Sequence[tuple[TransactionId, int, tuple[bytes, ...]]], first: int = 0
+) -> list[Executed]:
+    """The receipts of a block, from (transaction, code, events) of each in order; `first` is the first one's index."""
+    hashes = [sha256(encode(events)) if events else _NO_EVENTS for _, _, events in outcomes]
+    return [
+        Executed(Receipt(height, index, transaction, code, hashed), events)
+        for index, ((transaction, code, events), hashed) in enumerate(zip(outcomes, hashes, strict=True), first)
+    ]
 
 
 def effects_leaves(receipts: Sequence[Receipt], writes: Mapping[bytes, bytes | None]) -> list[bytes]:

@@ -23,7 +23,7 @@ from p2pledger.primitives.ids import Height
 from p2pledger.primitives.merkle import root_of_hashes
 from p2pledger.state import tree
 from p2pledger.state.overlay import Overlay
-from p2pledger.state.view import Remembering, StateView
+from p2pledger.state.view import StateView
 
 Bodies = list[tuple[Batch, list[Transaction]]]
 
@@ -62,7 +62,7 @@ class Executor:
         self._ledger = ledger
         self._store = store
         self._snapshot: StateSnapshot = store.snapshot()
-        self._overlay = Overlay(Remembering(self._snapshot))
+        self._overlay = Overlay(self._snapshot)
         self._tree: dict[bytes, bytes | None] = {}
         self._tree_frozen: dict[bytes, bytes | None] = {}
         self._nodes: tree.Nodes | None = None
@@ -168,7 +168,7 @@ class Executor:
         assert header.height == self.executed + 1, f"block {header.height} executed after {self.executed}"
         self.compare(header)
         effects = execute_block(self._application, self._founding.chain, header, bodies, self._overlay)
-        self._overlay.apply(effects.writes)
+        self._overlay.apply(effects.writes, effects.memory)
         self._tree_nodes().note(effects.writes)
         self._since.receipts += effects.receipts
         self._since.keys += effects.receipt_keys
@@ -285,7 +285,7 @@ class Executor:
         assert self._flushing == height
         self._flushing = None
         old, self._snapshot = self._snapshot, self._store.snapshot()
-        self._overlay.thaw(Remembering(self._snapshot))
+        self._overlay.thaw(self._snapshot)
         self._tree_frozen = {}
         self._frozen = _Since()
         old.close()

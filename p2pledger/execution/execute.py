@@ -10,19 +10,21 @@ from dataclasses import dataclass, field
 
 from p2pledger.chain.batch import Batch
 from p2pledger.chain.block import Header
-from p2pledger.chain.receipt import Executed, effects_leaves, executed
+from p2pledger.chain.receipt import Executed, all_executed, effects_leaves
 from p2pledger.chain.transaction import Transaction
 from p2pledger.execution import evidence, keys, seats
 from p2pledger.execution.contract import Application, Call, Duty, Outcome
 from p2pledger.execution.evidence import ValidatorEvidence
 from p2pledger.execution.windows import EMPTY, Window
 from p2pledger.primitives import limits, merkle
-from p2pledger.primitives.codec import Record
+from p2pledger.primitives.codec import Record, Value
 from p2pledger.primitives.errors import Code, Refused, Rejected
-from p2pledger.primitives.ids import ChainId, TransactionId
-from p2pledger.state.overlay import Draft, Overlay
+from p2pledger.primitives.ids import AccountKey, ChainId, TransactionId
+from p2pledger.state.memory import Memory, remembered
+from p2pledger.state.overlay import Draft
 from p2pledger.state.view import StateView, Writes
 
+_OK, _E_NONCE = int(Code.OK), int(Code.E_NONCE)
 NOT_INDEXED = (0, 0)
 """The receipt key of a transaction that used no nonce of any account."""
 
@@ -41,6 +43,8 @@ class BlockEffects:
     root: bytes
     alarms: list[str]
     """Contracts that broke their own promises; for a log and a metric, never for the chain."""
+    memory: Memory | None = field(default=None, compare=False)
+    """What was read and written of the state; goes back to the overlay with the writes (`Overlay.apply`)."""
 
 
 def execute_block(
@@ -63,13 +67,27 @@ def execute_block(
     return run.effects()
 
 
+class _Sender(Value, frozen=True):
+    """What the ledger itself has about a key with an account."""
+
+    number: int
+    is_validator: bool
+    """Whether it is the key of a validator's node."""
+
+
+@remembered
+def _sender_of(account: AccountKey, state: StateView) -> _Sender | None:
+    number = keys.account_number(account, state)
+    return None if number is None else _Sender(number, seats.validator_of(account, state) is not None)
+
+
 @dataclass(slots=True)
 class _Run:
     application: Application
     chain: ChainId
     header: Header
     state: Draft
-    receipts: list[Executed] = field(default_factory=list)
+    outcomes: list[tuple[TransactionId, int, tuple[bytes, ...]]] = field(default_factory=list)
     receipt_keys: list[tuple[int, int]] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
     windows: dict[int, Window] = field(default_factory=dict)
@@ -86,28 +104,27 @@ class _Run:
         """Run one transaction and write its receipt."""
         body = transaction.body
         assert body.chain == self.chain, f"transaction {transaction.id.hex()} is for another chain"
-        number = keys.account_number(body.sender, self.state)
-        if number is None:
+        sender = _sender_of(body.sender, self.state)
+        if sender is None:
             self._execute_of_stranger(transaction)
             return
-        window = self._window(number)
-        if window.is_used(body.nonce):
-            return  # the first receipt stays the only one
-        used = window.use(body.nonce)
+        number, nonce = sender.number, body.nonce
+        window = self.windows.get(number)
+        if window is None:
+            window = keys.window_at(keys.nonces(number), self.state)
+        used = window.use(nonce)
         if used is None:
-            self._receipt(transaction.id, Code.E_NONCE, (), NOT_INDEXED)
+            if not window.is_used(nonce):  # else the first receipt stays the only one
+                self._receipt(transaction.id, _E_NONCE, (), NOT_INDEXED)
             return
         self.windows[number] = used  # failing consumes the nonce too
-        code, writes, events = self._outcome(transaction)
-        if code != Code.OK:
+        code, events = self._outcome(transaction, sender.is_validator)
+        if code:
             writes = self.application.refused(self._call(transaction), self.state)
-            _check_writes(writes)
-        self.state.apply(writes)
-        self._receipt(transaction.id, code, events, (number, body.nonce))
-
-    def _window(self, number: int) -> Window:
-        known = self.windows.get(number)
-        return keys.window_at(keys.nonces(number), self.state) if known is None else known
+            if writes:
+                _check_writes(writes)
+                self.state.apply(writes)
+        self._receipt(transaction.id, code, events, (number, nonce))
 
     def _execute_of_stranger(self, transaction: Transaction) -> None:
         """A sender without an account may only register itself, and leaves no trace unless it succeeds.
@@ -117,13 +134,13 @@ class _Run:
         body = transaction.body
         window = EMPTY.use(body.nonce)
         if window is None:
-            self._receipt(transaction.id, Code.E_NONCE, (), NOT_INDEXED)
+            self._receipt(transaction.id, _E_NONCE, (), NOT_INDEXED)
             return
-        code, writes, events = self._outcome(transaction, is_stranger=True)
-        if code != Code.OK:
+        is_validator = seats.validator_of(body.sender, self.state) is not None
+        code, events = self._outcome(transaction, is_validator, is_stranger=True)
+        if code:
             self._receipt(transaction.id, code, (), NOT_INDEXED)
             return
-        self.state.apply(writes)
         number = self._open_account(transaction, window)
         self._receipt(transaction.id, code, events, (number, body.nonce))
 
@@ -136,51 +153,64 @@ class _Run:
         self.windows[number] = window
         return number
 
-    def _outcome(self, transaction: Transaction, is_stranger: bool = False) -> tuple[Code, Writes, Sequence[bytes]]:
-        """Code, writes and events; neither of them unless the code is OK."""
+    def _outcome(
+        self, transaction: Transaction, is_validator: bool, is_stranger: bool = False
+    ) -> tuple[int, tuple[bytes, ...]]:
+        """Code and events; events, and changes of the state, only where the code is OK."""
         if not self._is_in_time(transaction):
-            return Code.E_TX_EXPIRED, {}, ()
+            return int(Code.E_TX_EXPIRED), ()
         try:
-            writes, events = self._operate(transaction, is_stranger)
+            return _OK, self._operate(transaction, is_validator, is_stranger)
         except (Refused, Rejected) as refusal:
-            return refusal.code, {}, ()
+            return int(refusal.code), ()
         except (MemoryError, RecursionError, OSError):
             raise
         except Exception as error:  # a contract must not stop the chain; every node gets the same receipt
             self.alarms.append(
                 f"height {self.header.height} transaction {transaction.id.hex()}: {type(error).__name__}: {error}"
             )
-            return Code.E_INTERNAL, {}, ()
-        return Code.OK, writes, events
+            return int(Code.E_INTERNAL), ()
 
     def _is_in_time(self, transaction: Transaction) -> bool:
         """Beyond a day ahead would ask replay protection to remember for longer than it does."""
         now = self.header.time_ms
         return now <= transaction.body.expires_ms <= now + limits.EXPIRY_AHEAD_MS_MAX
 
-    def _operate(self, transaction: Transaction, is_stranger: bool) -> tuple[Writes, list[bytes]]:
+    def _operate(self, transaction: Transaction, is_validator: bool, is_stranger: bool) -> tuple[bytes, ...]:
+        """Change the state, all of it or, where this raises, nothing; the events."""
         operations = self.application.decode(transaction.envelope.operations)
         call = self._call(transaction)
         if is_stranger and not self.application.opens_account(operations, call, self.state):
             raise Refused(Code.E_UNKNOWN_SENDER)
-        if len(operations) == 1:
-            outcome = self._outcome_of(operations[0], call, self.state)
-            return outcome.writes, list(outcome.events)
-        attempt = Overlay(self.state)
-        events: list[bytes] = []
-        for operation in operations:
-            outcome = self._outcome_of(operation, call, attempt)
-            attempt.apply(outcome.writes)
-            events += outcome.events
-        return attempt.freeze(), events
+        if len(operations) != 1:
+            return self._attempt(operations, call, is_validator)
+        outcome = self._outcome_of(operations[0], call, is_validator)
+        events = tuple(outcome.events)
+        self.state.apply(outcome.writes)
+        return events
 
-    def _outcome_of(self, operation: Record, call: Call, state: StateView) -> Outcome:
+    def _attempt(self, operations: Sequence[Record], call: Call, is_validator: bool) -> tuple[bytes, ...]:
+        """Several operations, of which each sees what the ones before it left: all of them or none."""
+        events: list[bytes] = []
+        self.state.attempt()
+        try:
+            for operation in operations:
+                outcome = self._outcome_of(operation, call, is_validator)
+                self.state.apply(outcome.writes)
+                events += outcome.events
+        except BaseException:
+            self.state.revert()
+            raise
+        self.state.keep()
+        return tuple(events)
+
+    def _outcome_of(self, operation: Record, call: Call, is_validator: bool) -> Outcome:
         """Duties are for validators' nodes, and everything else is for everybody else."""
         if isinstance(operation, ValidatorEvidence):
-            return evidence.record(operation, call, state)
-        if isinstance(operation, Duty) != (seats.validator_of(call.author, state) is not None):
+            return evidence.record(operation, call, self.state)
+        if isinstance(operation, Duty) != is_validator:
             raise Refused(Code.E_ROLE)
-        outcome = self.application.execute(operation, call, state)
+        outcome = self.application.execute(operation, call, self.state)
         _check_writes(outcome.writes)
         return outcome
 
@@ -188,25 +218,35 @@ class _Run:
         body, header = transaction.body, self.header
         return Call(self.chain, header.height, header.time_ms, transaction.id, body.sender, body.cosigners)
 
-    def _receipt(self, transaction: TransactionId, code: Code, events: Sequence[bytes], key: tuple[int, int]) -> None:
-        self.receipts.append(executed(self.header.height, len(self.receipts), transaction, code, events))
+    def _receipt(self, transaction: TransactionId, code: int, events: tuple[bytes, ...], key: tuple[int, int]) -> None:
+        self.outcomes.append((transaction, code, events))
         self.receipt_keys.append(key)
 
     def effects(self) -> BlockEffects:
         """Everything, with its root."""
         self.state.apply({keys.nonces(number): window.encode() for number, window in self.windows.items()})
         writes = self.state.writes()
-        leaves = effects_leaves([done.receipt for done in self.receipts], writes)
+        receipts = all_executed(self.header.height, self.outcomes)
+        leaves = effects_leaves([done.receipt for done in receipts], writes)
         root = merkle.root_of_hashes(leaves)
-        return BlockEffects(self.receipts, self.receipt_keys, writes, leaves, root, self.alarms)
+        return BlockEffects(receipts, self.receipt_keys, writes, leaves, root, self.alarms, self.state.memory)
 
 
 def _check_writes(writes: Writes) -> None:
     for key, value in writes.items():
-        assert 0 < len(key) <= limits.STATE_KEY_BYTES_MAX, f"a contract wrote a key of {len(key)} bytes"
-        assert value is None or len(value) <= limits.STATE_VALUE_BYTES_MAX, (
-            f"a contract wrote a value of {len(value)} bytes"
-        )
-        assert key[0] >= keys.APPLICATION_FIRST or key[:1] in (keys.ACCOUNT, keys.NEXT_ACCOUNT), (
-            f"a contract wrote the ledger's own key {key.hex()}"
-        )
+        if (
+            not 0 < len(key) <= limits.STATE_KEY_BYTES_MAX
+            or key[0] < keys.APPLICATION_FIRST
+            or (value is not None and len(value) > limits.STATE_VALUE_BYTES_MAX)
+        ):
+            _check_write(key, value)
+
+
+def _check_write(key: bytes, value: bytes | None) -> None:
+    assert 0 < len(key) <= limits.STATE_KEY_BYTES_MAX, f"a contract wrote a key of {len(key)} bytes"
+    assert value is None or len(value) <= limits.STATE_VALUE_BYTES_MAX, (
+        f"a contract wrote a value of {len(value)} bytes"
+    )
+    assert key[0] >= keys.APPLICATION_FIRST or key[:1] in (keys.ACCOUNT, keys.NEXT_ACCOUNT), (
+        f"a contract wrote the ledger's own key {key.hex()}"
+    )

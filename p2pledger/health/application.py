@@ -1,7 +1,7 @@
 """The health layer as the ledger sees it: one contract a kind of operation."""
 
-from collections.abc import Sequence
-from typing import assert_never
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
 
 from p2pledger.chain.genesis import Founding
 from p2pledger.execution.contract import Application, Call, Outcome, Pruning
@@ -120,89 +120,52 @@ class HealthApplication(Application):
 
     def execute(self, operation: Operation, call: Call, state: StateView) -> Outcome:
         """Run one operation; raises Refused(code)."""
-        match operation:
-            case OrganisationRegister():
-                return directory.register_organisation(operation, call, state)
-            case IdentityRegister():
-                return directory.register_identity(operation, call, state)
-            case KeyRotate():
-                return directory.rotate_key(operation, call, state)
-            case IdentitySuspend():
-                return directory.suspend(operation, call, state)
-            case IdentityResume():
-                return directory.resume(operation, call, state)
-            case CredentialIssue():
-                return directory.issue_credential(operation, call, state)
-            case CredentialRevoke():
-                return directory.revoke_credential(operation, call, state)
-            case KeyRevoke():
-                return stolen_keys.revoke_key(operation, call, state)
-            case IdentityRekey():
-                return stolen_keys.rekey(operation, call, state)
-            case OrganisationSuspend():
-                return membership.suspend(operation, call, state)
-            case OrganisationResume():
-                return membership.resume(operation, call, state)
-            case OrganisationKeyRotate():
-                return membership.rotate_key(operation, call, state)
-            case OrganisationRekey():
-                return membership.rekey(operation, call, state)
-            case RecordBatch():
-                return records.record_batch(operation, call, state)
-            case ConsentGrant():
-                return consent.grant(operation, call, state)
-            case ConsentRevoke():
-                return consent.revoke(operation, call, state)
-            case AccessRequest():
-                return access.request_access(operation, call, state)
-            case ProxyGrant():
-                return proxies.grant(operation, call, state)
-            case ProxyRevoke():
-                return proxies.revoke(operation, call, state)
-            case DeceasedMark():
-                return proxies.mark_deceased(operation, call, state)
-            case BtgReview():
-                return break_glass.review(operation, call, state)
-            case EmergencyAnchor():
-                return emergency.anchor(operation, call, state)
-            case IntegrityAlert():
-                return integrity.alert(operation, call, state)
-            case LtsInit():
-                return joint_key.init(operation, call, state)
-            case LtsDeal():
-                return joint_key.deal(operation, call, state)
-            case LtsComplaint():
-                return joint_key.complain(operation, call, state)
-            case LtsJustify():
-                return joint_key.justify(operation, call, state)
-            case LtsActivate():
-                return joint_key.activate(operation, call, state)
-            case DepositKey():
-                return deposits.announce(operation, call, state)
-            case DepositAck():
-                return deposits.acknowledge(operation, call, state)
-            case ReleaseReceipt():
-                return release_receipts.report(operation, call, state)
-            case GuardianSet():
-                return guardians.set_guardians(operation, call, state)
-            case RecoveryStart():
-                return recovery.start(operation, call, state)
-            case RecoveryVeto():
-                return recovery.veto(operation, call, state)
-            case RecoveryFinalize():
-                return recovery.finalize(operation, call, state)
-            case Freeze():
-                return guardians.freeze(operation, call, state)
-            case Unfreeze():
-                return guardians.unfreeze(operation, call, state)
-            case Prune():
-                return pruning.prune(operation, call, state)
-            case EraseRequest():
-                return erasure.request(operation, call, state)
-            case EraseDecision():
-                return erasure.decide(operation, call, state)
-            case EraseCertificate():
-                return erasure.certify(operation, call, state)
-            case HolderRegister():
-                return erasure.register_holder(operation, call, state)
-        assert_never(operation)
+        return _CONTRACTS[type(operation)](operation, call, state)
+
+
+_CONTRACTS: dict[type[Operation], Callable[[Any, Call, StateView], Outcome]] = {
+    OrganisationRegister: directory.register_organisation,
+    IdentityRegister: directory.register_identity,
+    KeyRotate: directory.rotate_key,
+    IdentitySuspend: directory.suspend,
+    IdentityResume: directory.resume,
+    CredentialIssue: directory.issue_credential,
+    CredentialRevoke: directory.revoke_credential,
+    KeyRevoke: stolen_keys.revoke_key,
+    IdentityRekey: stolen_keys.rekey,
+    OrganisationSuspend: membership.suspend,
+    OrganisationResume: membership.resume,
+    OrganisationKeyRotate: membership.rotate_key,
+    OrganisationRekey: membership.rekey,
+    RecordBatch: records.record_batch,
+    ConsentGrant: consent.grant,
+    ConsentRevoke: consent.revoke,
+    AccessRequest: access.request_access,
+    ProxyGrant: proxies.grant,
+    ProxyRevoke: proxies.revoke,
+    DeceasedMark: proxies.mark_deceased,
+    BtgReview: break_glass.review,
+    EmergencyAnchor: emergency.anchor,
+    IntegrityAlert: integrity.alert,
+    LtsInit: joint_key.init,
+    LtsDeal: joint_key.deal,
+    LtsComplaint: joint_key.complain,
+    LtsJustify: joint_key.justify,
+    LtsActivate: joint_key.activate,
+    DepositKey: deposits.announce,
+    DepositAck: deposits.acknowledge,
+    ReleaseReceipt: release_receipts.report,
+    GuardianSet: guardians.set_guardians,
+    RecoveryStart: recovery.start,
+    RecoveryVeto: recovery.veto,
+    RecoveryFinalize: recovery.finalize,
+    Freeze: guardians.freeze,
+    Unfreeze: guardians.unfreeze,
+    Prune: pruning.prune,
+    EraseRequest: erasure.request,
+    EraseDecision: erasure.decide,
+    EraseCertificate: erasure.certify,
+    HolderRegister: erasure.register_holder,
+}
+"""By the kind of operation: a chain of comparisons would cost the last one forty."""
+assert set(_CONTRACTS) == set(get_args(Operation)), "each kind of operation has its contract"

@@ -30,9 +30,10 @@ from p2pledger.health.operations import (
 )
 from p2pledger.health.vocabulary import Count, IdentityKind, Role
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, decode, decode_again, encode
+from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.errors import Code, Refused
 from p2pledger.primitives.ids import AccountKey, Bytes16, Bytes32, Height, Millis
+from p2pledger.state.memory import remembered
 from p2pledger.state.view import StateView
 
 
@@ -127,10 +128,11 @@ def _organisation_writes(organisation: Organisation, since: Height) -> dict[byte
 # Looking up
 
 
+@remembered
 def organisation_of(identifier: bytes, state: StateView) -> Organisation | None:
     """An organisation by id."""
     data = state.get(keys.organisation(identifier))
-    return None if data is None else decode_again(Organisation, data, limits.STATE_VALUE_BYTES_MAX)
+    return None if data is None else decode(Organisation, data, limits.STATE_VALUE_BYTES_MAX)
 
 
 def organisations(state: StateView) -> Iterator[Organisation]:
@@ -139,16 +141,18 @@ def organisations(state: StateView) -> Iterator[Organisation]:
         yield decode(Organisation, data, limits.STATE_VALUE_BYTES_MAX)
 
 
+@remembered
 def key_owner(account: AccountKey, state: StateView) -> KeyOwner | None:
     """Whose key this is or was."""
     data = state.get(keys.key_owner(account))
-    return None if data is None else decode_again(KeyOwner, data, limits.STATE_VALUE_BYTES_MAX)
+    return None if data is None else decode(KeyOwner, data, limits.STATE_VALUE_BYTES_MAX)
 
 
+@remembered
 def identity_of(did: bytes, state: StateView) -> Identity | None:
     """An identity by did."""
     data = state.get(keys.identity(did))
-    return None if data is None else decode_again(Identity, data, limits.STATE_VALUE_BYTES_MAX)
+    return None if data is None else decode(Identity, data, limits.STATE_VALUE_BYTES_MAX)
 
 
 def key_period(identifier: bytes, number: int, state: StateView) -> KeyPeriod | None:
@@ -157,6 +161,7 @@ def key_period(identifier: bytes, number: int, state: StateView) -> KeyPeriod | 
     return None if data is None else decode(KeyPeriod, data, limits.STATE_VALUE_BYTES_MAX)
 
 
+@remembered
 def identity_by_key(account: AccountKey, state: StateView) -> Identity | None:
     """The identity whose current key this is."""
     owner = key_owner(account, state)
@@ -165,6 +170,7 @@ def identity_by_key(account: AccountKey, state: StateView) -> Identity | None:
     return identity_of(owner.id, state)
 
 
+@remembered
 def organisation_by_key(account: AccountKey, state: StateView) -> Organisation | None:
     """The organisation whose account this is."""
     owner = key_owner(account, state)
@@ -173,10 +179,11 @@ def organisation_by_key(account: AccountKey, state: StateView) -> Organisation |
     return organisation_of(owner.id, state)
 
 
-def credentials_of(did: bytes, state: StateView) -> list[Credential]:
+@remembered
+def credentials_of(did: bytes, state: StateView) -> tuple[Credential, ...]:
     """All credentials of an identity, ended ones too."""
     scan = state.scan(keys.credentials(did))
-    return [decode_again(Credential, data, limits.STATE_VALUE_BYTES_MAX) for _, data in scan]
+    return tuple(decode(Credential, data, limits.STATE_VALUE_BYTES_MAX) for _, data in scan)
 
 
 def may_act(account: AccountKey, state: StateView) -> bool:

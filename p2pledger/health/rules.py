@@ -4,8 +4,9 @@ from typing import Literal
 
 from p2pledger.chain.genesis import Parameters
 from p2pledger.health import keys
-from p2pledger.primitives.codec import Record, decode_again, encode
+from p2pledger.primitives.codec import Record, decode, encode
 from p2pledger.primitives.ids import U64
+from p2pledger.state.memory import remembered
 from p2pledger.state.view import StateView
 
 
@@ -58,7 +59,11 @@ def genesis_writes(parameters: Parameters) -> dict[bytes, bytes | None]:
 
 def of(state: StateView) -> Rules:
     """The rules that hold in this state."""
-    data = state.get(keys.RULES)
+    return _rules(keys.RULES, state)
+
+
+@remembered
+def _rules(key: bytes, state: StateView) -> Rules:
+    data = state.get(key)
     assert data is not None, "the genesis wrote the rules"
-    rules: Rules = decode_again(Rules, data, 256)
-    return rules
+    return decode(Rules, data, 256)

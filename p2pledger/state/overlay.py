@@ -8,6 +8,7 @@ onto a renewed snapshot, which contains the frozen layer. The overlay never clos
 from collections.abc import Iterator
 from typing import Any
 
+from p2pledger.state.memory import Memory, Remembering
 from p2pledger.state.ordered import OrderedMap
 from p2pledger.state.view import StateView, Writes
 
@@ -15,7 +16,7 @@ _ABSENT: Any = object()
 """Not in a layer; None in a layer hides what lies below."""
 
 
-class Overlay:
+class Overlay(Remembering):
     """A StateView of `base` with changes on top, of which those of the active layer can grow."""
 
     __slots__ = ("_active", "_frozen", "base")
@@ -24,6 +25,7 @@ class Overlay:
         self.base = base
         self._active: OrderedMap[bytes | None] = OrderedMap()
         self._frozen: OrderedMap[bytes | None] | None = None
+        super().__init__(Memory(self._read))
 
     def __len__(self) -> int:
         """Keys changed in the active layer: when to flush."""
@@ -34,9 +36,23 @@ class Overlay:
         """Whether a frozen layer waits for `thaw`."""
         return self._frozen is not None
 
-    def apply(self, writes: Writes) -> None:
-        """Take these changes into the active layer."""
+    def apply(self, writes: Writes, memory: Memory | None = None) -> None:
+        """Take these changes into the active layer.
+
+        `memory`: that of the draft which made them, for it knows them already.
+        """
         self._active.update(writes)
+        if memory is None:
+            self.memory.note(writes)
+        else:
+            memory.read_by(self._read)
+            self.recall(memory)
+
+    def lend(self) -> Memory:
+        """The memory, for a draft; it comes back with the changes, or is lost."""
+        memory = self.memory
+        self.recall(Memory(self._read))
+        return memory
 
     def freeze(self) -> Writes:
         """Close the active layer, open an empty one, and return what has to be flushed."""
@@ -50,15 +66,14 @@ class Overlay:
         self.base = new_base
         self._frozen = None
 
-    def get(self, key: bytes) -> bytes | None:
-        """The value, or None."""
+    def _read(self, key: bytes) -> bytes | None:
         value: bytes | None = self._active.values.get(key, _ABSENT)
         if value is _ABSENT and self._frozen is not None:
             value = self._frozen.values.get(key, _ABSENT)
         return self.base.get(key) if value is _ABSENT else value
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """(key, value) of all keys that begin with `prefix`, from `prefix + start` on, ascending.
+        """As StateView has it.
 
         The layers are read when this is called, so changes applied during the iteration are not seen.
         """
@@ -71,26 +86,29 @@ class Overlay:
         return _merged(changes, below) if changes else below
 
 
-class Draft:
-    """What one block makes of a view that does not change meanwhile: reads are remembered, and writes are seen at once.
+class Draft(Remembering):
+    """What one block makes of a view that does not change meanwhile: writes are seen at once, and can be taken back.
 
-    A transaction reads some ten keys, most of which the ones before it have read: so one look decides.
+    An overlay's memory goes along, and back to it with the writes (`Overlay.apply`).
     """
 
-    __slots__ = ("_base", "_known", "_written")
+    __slots__ = ("_base", "_undo", "_written")
 
     def __init__(self, base: StateView) -> None:
-        self._base = base
-        self._known: dict[bytes, bytes | None] = {}
-        """Read or written."""
         self._written: OrderedMap[bytes | None] = OrderedMap()
+        self._base = base
+        self._undo: list[tuple[bytes, bytes | None, bytes | None]] | None = None
+        """While an attempt lasts: keys, what they were, and what had been written."""
+        if isinstance(base, Overlay):
+            memory = base.lend()
+            memory.read_by(self._read)
+        else:
+            memory = Memory(self._read)
+        super().__init__(memory)
 
-    def get(self, key: bytes) -> bytes | None:
-        """The value, or None."""
-        value: bytes | None = self._known.get(key, _ABSENT)
-        if value is _ABSENT:
-            value = self._known[key] = self._base.get(key)
-        return value
+    def _read(self, key: bytes) -> bytes | None:
+        value: bytes | None = self._written.values.get(key, _ABSENT)
+        return self._base.get(key) if value is _ABSENT else value
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """As `Overlay.scan`."""
@@ -100,8 +118,31 @@ class Draft:
 
     def apply(self, writes: Writes) -> None:
         """Take these changes."""
-        self._known.update(writes)
+        if self._undo is not None:
+            written = self._written.values
+            self._undo += [(key, self.get(key), written.get(key, _ABSENT)) for key in writes]
         self._written.update(writes)
+        self.memory.note(writes)
+
+    def attempt(self) -> None:
+        """From here on changes may still be taken back; until `keep` or `revert`."""
+        assert self._undo is None, "one attempt at a time"
+        self._undo = []
+
+    def keep(self) -> None:
+        """The attempt was good."""
+        self._undo = None
+
+    def revert(self) -> None:
+        """Take back what was changed since the attempt began."""
+        undo, self._undo = self._undo, None
+        assert undo is not None, "there is no attempt"
+        for key, value, written in reversed(undo):
+            if written is _ABSENT:
+                self._written.discard(key)
+            else:
+                self._written.put(key, written)
+            self.memory.note({key: value})
 
     def writes(self) -> dict[bytes, bytes | None]:
         """All changes."""

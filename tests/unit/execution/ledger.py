@@ -100,7 +100,7 @@ class Ledger:
     def run(self, *transactions: bytes) -> BlockEffects:
         """Commit a block of one batch; a second passes."""
         effects = self.effects(*transactions)
-        self.state.apply(effects.writes)
+        self.state.apply(effects.writes, effects.memory)
         self.height += 1
         self.now_ms += 1_000
         return effects
