@@ -7,6 +7,12 @@ from p2pledger.primitives import limits
 from p2pledger.primitives.errors import Code, Rejected
 from p2pledger.primitives.ids import AccountKey, Nonce, TransactionId
 
+UNDECIDED_S = 2
+"""So much work is taken in ahead: what waits longer is not served sooner by being checked earlier."""
+UNDECIDED_LEAST = 1_000
+"""What is taken in ahead however slow the chain is, or how long nobody has sent anything."""
+_RATE_MS = 500
+
 
 class Mempool:
     """First in, first sealed. What was sealed stays remembered until the chain has decided it."""
@@ -23,6 +29,10 @@ class Mempool:
         """Waiting or sealed here, not yet decided."""
         self._bytes = 0
         self._undecided_max = 4 * transactions_max
+        self._decided = 0
+        """Since the rate was last taken."""
+        self._rate_at_ms = 0
+        self._undecided_now_max = UNDECIDED_LEAST
         self.oldest_ms = 0
 
     def __len__(self) -> int:
@@ -57,6 +67,14 @@ class Mempool:
         self._bytes += len(transaction.data)
         return True
 
+    def demand_room(self) -> None:
+        """Raises Rejected(E_BUSY) where as much is taken in as the chain decides in two seconds.
+
+        To be asked before signatures are checked: else overload spends on what waits the time that it waits for.
+        """
+        if len(self._taken) >= self._undecided_now_max:
+            raise Rejected(Code.E_BUSY, f"{len(self._taken)} transactions are undecided; try again later")
+
     def take(self, count_max: int) -> list[Transaction]:
         """The next transactions for one batch, within its limits."""
         taken: list[Transaction] = []
@@ -72,7 +90,16 @@ class Mempool:
 
     def decided(self, sender: AccountKey, nonce: Nonce) -> None:
         """The chain has decided this nonce: the sender may use its memory for another."""
-        self._taken.pop((sender, nonce), None)
+        if self._taken.pop((sender, nonce), None) is not None:
+            self._decided += 1
+
+    def block_decided(self, now_ms: int) -> None:
+        """All of a block was decided: how much may be taken in follows from how fast that goes."""
+        passed_ms = now_ms - self._rate_at_ms
+        if passed_ms >= _RATE_MS:
+            ahead = UNDECIDED_S * 1000 * self._decided // passed_ms
+            self._undecided_now_max = min(max(ahead, UNDECIDED_LEAST), self._undecided_max)
+            self._decided, self._rate_at_ms = 0, now_ms
 
     def put_back(self, transactions: list[Transaction]) -> None:
         """A sealed batch will never be ordered: those not decided meanwhile wait again, first in line."""

@@ -35,7 +35,11 @@ class Admission:
         self._previewed_at = Height(0)
 
     def preview(self, transaction: Transaction, now: Now) -> None:
-        """`precheck` of what `admit` will get: while no block comes in between, it need not look at it again."""
+        """`precheck` of what `admit` will get: while no block comes in between, it need not look at it again.
+
+        Raises Rejected(E_BUSY) where there is no room for it.
+        """
+        self.mempool.demand_room()
         self.precheck(transaction, now)
         if self._previewed_at != self._executor.executed:
             self._previewed_at = self._executor.executed

@@ -94,14 +94,23 @@ class Dissemination:
 
     # Sealing
 
+    @property
+    def gather_ms(self) -> int:
+        """How long to wait for company: what is sent, checked and ordered costs as much for one as for many.
+
+        A quarter of what the last transactions took: those who wait notice little, and under load it grows with it.
+        """
+        return min(self.waited_ms // 4, limits.GATHER_MS_MAX)
+
     def seal_due(self) -> Iterator[EngineEffect]:
-        """Seal what waits: at once when nothing of ours is under way, else at 200 transactions or 10 ms."""
+        """Seal what waits: at once when nothing of ours is under way, else at 200 transactions, or after a while."""
         mempool = self._mempool
         while len(mempool) and not self.pool.is_full(self._me):
             waited = self._agenda.monotonic_ms - mempool.oldest_ms
             is_idle = len(self._own_unordered) <= BATCHES_IN_FLIGHT_IDLE
-            if not (is_idle or len(mempool) >= limits.BATCH_SEAL_TRANSACTIONS or waited >= limits.BATCH_SEAL_MS):
-                self._agenda.at("seal", mempool.oldest_ms + limits.BATCH_SEAL_MS)
+            patience_ms = max(limits.BATCH_SEAL_MS, self.gather_ms)
+            if not (is_idle or len(mempool) >= limits.BATCH_SEAL_TRANSACTIONS or waited >= patience_ms):
+                self._agenda.at("seal", mempool.oldest_ms + patience_ms)
                 return
             if len(self._own_unordered) >= limits.ORIGIN_WINDOW // 2:
                 return
@@ -249,6 +258,7 @@ class Dissemination:
         for _, transactions in bodies:
             for transaction in transactions:
                 self._mempool.decided(transaction.body.sender, transaction.body.nonce)
+        self._mempool.block_decided(self._agenda.monotonic_ms)
         self._drop_dead()
 
     def _note_overtaken(self, ordered: list[PooledBatch]) -> None:

@@ -12,7 +12,7 @@ from p2pledger.engine.executor import Executor
 from p2pledger.execution.windows import Window
 from p2pledger.gossip import BatchPool, PooledBatch
 from p2pledger.primitives import limits
-from p2pledger.primitives.ids import BatchId, Height, Millis, NodeId
+from p2pledger.primitives.ids import Height, Millis, NodeId
 
 
 class Verdict(Enum):
@@ -131,16 +131,16 @@ class Selection:
     bytes: int = 0
 
 
-def select(pool: BatchPool, windows: OriginWindows, excluded: set[BatchId]) -> Selection:
-    """Waiting batches in the order in which they came, as many as a block may hold."""
+def select(pool: BatchPool, windows: OriginWindows, target: int = limits.BLOCK_TRANSACTIONS_MAX) -> Selection:
+    """Waiting batches in the order in which they came, up to `target` transactions and what a block may hold."""
     chosen = Selection()
     for pooled in pool.batches.values():
-        if pooled.id in excluded or not windows.admits(pooled.batch):
+        if not windows.admits(pooled.batch):
             continue
         count, size = len(pooled.transactions), len(pooled.data)
         if chosen.transactions + count > limits.BLOCK_TRANSACTIONS_MAX or chosen.bytes + size > limits.BLOCK_BYTES_MAX:
             break
-        if len(chosen.batches) == limits.BLOCK_BATCHES_MAX:
+        if len(chosen.batches) == limits.BLOCK_BATCHES_MAX or chosen.transactions >= target:
             break
         windows.use(pooled.batch)
         chosen.batches.append(pooled)

@@ -19,6 +19,44 @@ Tell = Callable[[replica_event.Event], Iterator[EngineEffect]]
 FindHeader = Callable[[Height, BlockHash], Header | None]
 
 
+PARTS_OF_TIMEOUT = 2
+"""A block that takes half of the time that others grant a primary is too large."""
+
+
+class Pace:
+    """How many transactions our next block should hold, so that it is executed in `time_ms`.
+
+    Under overload blocks as large as they may be take longer than the timeout on a slow machine, and views would change
+    although nobody is at fault. Falls by half, rises by a quarter; local policy, no vote depends on it.
+    """
+
+    def __init__(self, time_ms: int) -> None:
+        self.transactions = limits.BLOCK_TRANSACTIONS_TARGET
+        self._time_ms = time_ms
+        self._open: tuple[Height, int, int] | None = None
+        """The block that is being timed: its height, its transactions, when it was built."""
+
+    def built(self, height: Height, transactions: int, now_ms: int) -> None:
+        """We propose this block now."""
+        if self._open is None and transactions:
+            self._open = height, transactions, now_ms
+
+    def forget(self) -> None:
+        """What was built may never be executed."""
+        self._open = None
+
+    def executed(self, height: Height, now_ms: int) -> None:
+        """All blocks up to this one are."""
+        if self._open is None or self._open[0] > height:
+            return
+        _, transactions, built_ms = self._open
+        self._open = None
+        if now_ms - built_ms > self._time_ms:
+            self.transactions = max(min(transactions, self.transactions) // 2, limits.BLOCK_TRANSACTIONS_LEAST)
+        elif 2 * transactions > self.transactions:
+            self.transactions = min(self.transactions * 5 // 4, limits.BLOCK_TRANSACTIONS_TARGET)
+
+
 class Proposing:
     """Open questions, each answered as soon as what it waits for is here."""
 
@@ -42,6 +80,7 @@ class Proposing:
         self._build: do.BuildProposal | None = None
         self._checks: dict[BlockHash, do.CheckProposal] = {}
         self._wanted: dict[BlockHash, Header] = {}
+        self._pace = Pace(founding.parameters.timeout_ms // PARTS_OF_TIMEOUT)
         self._selected: tuple[tuple[BlockHash, Height, int], Selection] | None = None
         """The last selection, and what it was made from: every event asks for it."""
 
@@ -58,6 +97,7 @@ class Proposing:
     def view_changed(self) -> None:
         """Questions of the view before are stale."""
         self._checks.clear()
+        self._pace.forget()
         if self._build is not None and self._build.view != self._replica.view:
             self._build = None
 
@@ -140,14 +180,16 @@ class Proposing:
             return
         if executed < max(parent.executed_height, parent.height + 1 - self._founding.parameters.window):
             return
+        now_ms = self._agenda.monotonic_ms
+        self._pace.executed(executed, now_ms)
         chosen = self._select(parent)
         if chosen is None:
             return
-        now_ms = self._agenda.monotonic_ms
         if chosen.batches:
-            ripe_ms = chosen.batches[0].held_since_ms + limits.BLOCK_DELAY_MS
-            is_ripe = chosen.transactions >= limits.BLOCK_TRANSACTIONS_TARGET or now_ms >= ripe_ms
-            if parent.height != executed and not is_ripe:
+            is_behind = parent.height != executed
+            delay_ms = limits.BLOCK_DELAY_MS if is_behind else self._batches.gather_ms
+            ripe_ms = chosen.batches[0].held_since_ms + delay_ms
+            if chosen.transactions < self._pace.transactions and now_ms < ripe_ms:
                 self._agenda.at("build", ripe_ms)
                 return
         elif self._executor.has_unsealed(parent.executed_height):
@@ -160,6 +202,7 @@ class Proposing:
         self._build = None
         self._agenda.cancel("build")
         header = build(parent, chosen, self._executor, self._founding, self._agenda.now.wall_ms)
+        self._pace.built(header.height, chosen.transactions, now_ms)
         yield from self._tell(replica_event.ProposalBuilt(request.epoch, request.view, header))
 
     def _quiet_for_ms(self) -> int:
@@ -175,7 +218,7 @@ class Proposing:
             windows = self._windows(parent)
             if windows is None:
                 return None
-            self._selected = made_from, select(self._batches.pool, windows, set())
+            self._selected = made_from, select(self._batches.pool, windows, self._pace.transactions)
         return self._selected[1]
 
     def is_heartbeat_due(self, parent: Header) -> bool:

@@ -28,8 +28,12 @@ SignedKind = Literal["vote", "batch", "transaction", "submission"]
 
 VOTES_PER_NODE = 4_096
 """Two votes for each of W heights in 8 views of 50 validators, carried on for others, are 3,200 at the very most."""
+TRANSACTION_BYTES_LEAST = 200
+"""About: a body, a signature and an operation. What is shorter is not worth counting."""
 BATCHES_PER_NODE = 64
 """64 MiB of one node's batches at most."""
+INLINE = 4
+"""Signatures that are checked on the spot: half a millisecond at most. A thread's coming and going costs as much."""
 CHUNK = 64
 """Votes, submissions or batches in one job: long enough to pay for the thread, short enough not to delay a vote."""
 CHUNK_BYTES = 16 * 1024
@@ -116,17 +120,18 @@ class Verifier:
             if self._votes:
                 votes = [self._votes.popleft() for _ in range(min(CHUNK, len(self._votes)))]
                 self._queued.subtract(job.node for job in votes)
-                events = await self._call(limiter, "vote", self._check_votes, votes)
+                events = await self._call(limiter, "vote", self._check_votes, votes, len(votes))
                 self.checked["vote"] += len(votes)
                 for event in events:
                     self._tell(event)
             if self._batches:
                 batches = self._next_batches()
-                for event in await self._call(limiter, "batch", self._check_batches, batches):
+                signatures = sum(len(job.data) for job in batches) // TRANSACTION_BYTES_LEAST
+                for event in await self._call(limiter, "batch", self._check_batches, batches, signatures):
                     self._tell(event)
             if self._submissions:
                 jobs = [self._submissions.popleft() for _ in range(min(CHUNK, len(self._submissions)))]
-                refusals = await self._call(limiter, "submission", self._check_all, jobs)
+                refusals = await self._call(limiter, "submission", self._check_all, jobs, len(jobs))
                 for job, refusal in zip(jobs, refusals, strict=True):
                     self.checked["submission"] += len(job.transaction.envelope.signatures)
                     self.bad += refusal is not None
@@ -153,8 +158,10 @@ class Verifier:
                 pass
         self.post(event)
 
-    async def _call(self, limiter: trio.CapacityLimiter, kind: str, check: Callable[[T], R], job: T) -> R:
-        if self.threads == 0:
+    async def _call(
+        self, limiter: trio.CapacityLimiter, kind: str, check: Callable[[T], R], job: T, signatures: int
+    ) -> R:
+        if self.threads == 0 or signatures <= INLINE:
             await trio.lowlevel.checkpoint()
             spent_s, result = _timed(check, job)
         else:

@@ -23,8 +23,12 @@ BATCH_TRANSACTIONS_MAX = 500
 BATCH_BYTES_MAX = 1024 * 1024
 BATCH_SEAL_TRANSACTIONS = 200
 BATCH_SEAL_MS = 10
+GATHER_MS_MAX = 100
+"""The longest that transactions wait for others to share a batch or a block with."""
 BLOCK_TRANSACTIONS_MAX = 5_000
 BLOCK_TRANSACTIONS_TARGET = 1_000
+BLOCK_TRANSACTIONS_LEAST = 200
+"""What a primary proposes at most of when blocks take too long, however slow its machine is."""
 BLOCK_BYTES_MAX = 2 * 1024 * 1024
 BLOCK_BATCHES_MAX = 1_000
 """32 KB of batch ids in a header at most."""

@@ -190,7 +190,7 @@ def _selection(voices: Voices) -> None:
     pool = BatchPool()
     for batch, transactions in _batches(voices, numbers):
         pool.add(PooledBatch(BatchId(voices.random.randbytes(32)), batch, transactions, b"", 0))
-    chosen = [(pooled.batch, pooled.transactions) for pooled in select(pool, numbers.windows(), set()).batches]
+    chosen = [(pooled.batch, pooled.transactions) for pooled in select(pool, numbers.windows()).batches]
     require(_is_ordered(numbers, chosen), "P1", "a proposal that nobody can find good")
 
 

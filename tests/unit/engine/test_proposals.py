@@ -43,7 +43,7 @@ def block(executor: Executor, *batches: PooledBatch) -> Header:
     pool = BatchPool()
     for batch in batches:
         pool.add(batch)
-    return build(GENESIS, select(pool, windows(), set()), executor, FOUNDING, NOW)
+    return build(GENESIS, select(pool, windows()), executor, FOUNDING, NOW)
 
 
 def bodies(*batches: PooledBatch) -> list[tuple[Batch, list[Transaction]]]:
@@ -123,5 +123,5 @@ def test_selection_leaves_out_what_may_not_be_ordered() -> None:
     old, new = pooled(0, 2), pooled(0, 2 + WINDOW, nonce=2)
     pool.add(new)
     pool.add(old)
-    chosen = select(pool, windows(n0=Window(3, 2)), set())
+    chosen = select(pool, windows(n0=Window(3, 2)))
     assert [batch.id for batch in chosen.batches] == [new.id]
