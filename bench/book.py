@@ -85,7 +85,6 @@ class Row(NamedTuple):
     lane: int
     due_s: float
     sent_s: float
-    accepted_s: float
     done_s: float
     """When the client had the durable answer."""
     proven_s: float
@@ -108,7 +107,6 @@ class Book:
         count = len(items)
         self.due = array("d", [item.due_s for item in items])
         self.sent = array("d", [NEVER]) * count
-        self.accepted = array("d", [NEVER]) * count
         self.done = array("d", [NEVER]) * count
         self.proven = array("d", [NEVER]) * count
         self.code = array("i", [OPEN_CODE]) * count
@@ -134,7 +132,6 @@ class Book:
                     item.lane,
                     round(self.due[place], 6),
                     round(self.sent[place], 6),
-                    round(self.accepted[place], 6),
                     round(self.done[place], 6),
                     round(self.proven[place], 6),
                     self.code[place],

@@ -1,15 +1,15 @@
 """Where a load process sends its transactions: sessions with a ledger's nodes, or the pipe of an external system.
 
 Both take places (indexes into the plan) and tell the book what became of them. A session does as little as it can for
-each transaction, because load processes share the machine with what they measure: frames are made before the start,
-everything due is written at once, answers are read without building records.
+each transaction, because load processes share the machine with what they measure: everything that is due is one
+request, answers are read without building records.
 """
 
 import base64
 import heapq
 import json
 import os
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -20,7 +20,7 @@ from bench.book import NEVER, TARGET_CODE, Book, LanePlan
 from bench.town import KINDS
 from p2pledger.chain.genesis import Founding
 from p2pledger.consensus.anchor import Anchor, check_receipt
-from p2pledger.network.api import AwaitReceipt, Challenge, Failure, ReceiptReply, Reply, Submit, Welcome
+from p2pledger.network.api import AwaitReceipt, Challenge, Failure, ReceiptReply, Reply, SubmitMany, Welcome
 from p2pledger.network.authentication import make_hello
 from p2pledger.network.frame import FrameDecoder, Tag, encode_frame
 from p2pledger.network.lobby import receive_first
@@ -32,16 +32,21 @@ from p2pledger.primitives.errors import Code, InvalidInput, ProofError, Unavaila
 from p2pledger.primitives.ids import AccountKey, NodeId, Nonce
 
 UNDER_WAY_MAX = 900
-"""Of one session: below the nonce window of one account and the requests that a node takes from one session."""
+"""Of one session: below the nonce window of one account and the transactions that a node takes from one session."""
 BUSY_FIRST_S, BUSY_MOST_S = 0.05, 2.0
 """Before a transaction that found a node full is sent again; it doubles, as in the client library."""
 AWAIT_MS = 60_000
-_SUBMIT, _AWAIT, _PROVE = 1, 2, 3
+REQUEST_BYTES_MAX = limits.CLIENT_FRAME_BYTES_MAX - 4_096
+"""Of the transactions in one request, with five bytes for each."""
+_OUTCOMES, _RECEIPT = 62, 32
 _STREAM_ENDS = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
 
 class LedgerLane:
-    """One organisation's session. A node that goes away is left for the next one, with the identical bytes."""
+    """One organisation's session. A node that goes away is left for the next one, with the identical bytes.
+
+    All that is due within a turn goes out as one request, and the node answers whatever a block decides of it at once.
+    """
 
     def __init__(
         self,
@@ -60,46 +65,28 @@ class LedgerLane:
         self._on_done = on_done
         self._wants_proof = wants_proof
         self._queue: deque[int] = deque()
-        self._under_way: OrderedDict[int, bool] = OrderedDict()
-        """Places without an answer; whether a node has accepted them."""
+        """Places to be sent when the turn is over, or when others have made room."""
+        self._under_way: set[int] = set()
+        """Places that were sent and have no answer."""
+        self._requests: dict[int, list[int]] = {}
+        """The places of each request of this session that is not answered for good."""
+        self._request = 0
         self._proving: set[int] = set()
+        self._proofs: list[int] = []
+        """Places whose proofs are to be asked for when the turn is over."""
         self._retries: list[tuple[float, int]] = []
-        self._out: list[bytes] = []
         self._wake = trio.Event()
         self._node = 0
-        self._frames: dict[int, bytes] = {}
         self._anchors: deque[Anchor] = deque(maxlen=8)
         self.connected = trio.Event()
         """Set once the first session stands."""
 
     def prepare(self, place: int) -> None:
-        """Make the frame of a transaction; before the start."""
-        item = self._book.items[place]
-        self._frames[place] = encode_frame(encode(Submit(4 * place + _SUBMIT, item.data)))
+        """Nothing: its bytes are signed, and what goes into one request with it is only known when it is due."""
 
     def put(self, place: int) -> None:
         """Send it, now or when others have made room."""
         self._queue.append(place)
-        self._fill()
-
-    def _fill(self) -> None:
-        while self._queue and len(self._under_way) < UNDER_WAY_MAX:
-            place = self._queue.popleft()
-            self._under_way[place] = False
-            self._send(place)
-
-    def _send(self, place: int) -> None:
-        if self._book.sent[place] == NEVER:
-            self._book.sent[place] = self._clock()
-        self._write(self._frames[place])
-
-    def _ask(self, place: int, step: int) -> None:
-        item = self._book.items[place]
-        question = AwaitReceipt(4 * place + step, AccountKey(item.account), Nonce(item.nonce), step == _PROVE, AWAIT_MS)
-        self._write(encode_frame(encode(question)))
-
-    def _write(self, frame: bytes) -> None:
-        self._out.append(frame)
         self._wake.set()
 
     # The session
@@ -121,11 +108,13 @@ class LedgerLane:
                 await secured.handshake()
                 await self._say_hello(stream, server)
                 patience.deadline = float("inf")
-                self._out, self._retries = [], []
-                for place, was_accepted in list(self._under_way.items()):
-                    self._ask(place, _AWAIT) if was_accepted else self._send(place)
-                for place in self._proving:
-                    self._ask(place, _PROVE)
+                again = {*self._under_way, *(place for _, place in self._retries)}
+                self._queue.extendleft(sorted(again, reverse=True))
+                self._under_way.clear()
+                self._requests.clear()
+                self._retries.clear()
+                self._proofs = sorted(self._proving)
+                self._wake.set()
                 self.connected.set()
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._writer, stream, nursery.cancel_scope)
@@ -147,13 +136,45 @@ class LedgerLane:
     async def _writer(self, stream: trio.abc.Stream, scope: trio.CancelScope) -> None:
         try:
             while True:
-                while self._out:
-                    data, self._out = b"".join(self._out), []
-                    await stream.send_all(data)
+                while frames := self._due():
+                    await stream.send_all(b"".join(frames))
                 self._wake = trio.Event()
                 await self._wake.wait()
         except _STREAM_ENDS:
             scope.cancel()
+
+    def _due(self) -> list[bytes]:
+        """The frames of all that is due now."""
+        frames = []
+        while places := self._next_places():
+            self._request += 1
+            self._requests[self._request] = places
+            items = self._book.items
+            request = SubmitMany(2 * self._request, tuple(items[place].data for place in places), AWAIT_MS)
+            frames.append(encode_frame(encode(request)))
+        for place in self._proofs:
+            item = self._book.items[place]
+            question = AwaitReceipt(2 * place + 1, AccountKey(item.account), Nonce(item.nonce), True, AWAIT_MS)
+            frames.append(encode_frame(encode(question)))
+        self._proofs = []
+        return frames
+
+    def _next_places(self) -> list[int]:
+        """As many as are due, have room on the session, and fit into one request."""
+        book, now_s = self._book, self._clock()
+        room = min(UNDER_WAY_MAX - len(self._under_way), limits.BATCH_TRANSACTIONS_MAX)
+        places: list[int] = []
+        size = 0
+        while self._queue and len(places) < room:
+            place = self._queue[0]
+            size += len(book.items[place].data) + 5
+            if size > REQUEST_BYTES_MAX:
+                break
+            places.append(self._queue.popleft())
+            if book.sent[place] == NEVER:
+                book.sent[place] = now_s
+        self._under_way.update(places)
+        return places
 
     async def _reader(self, stream: trio.abc.Stream) -> None:
         decoder = FrameDecoder(limits.CLIENT_REPLY_BYTES_MAX)
@@ -166,55 +187,56 @@ class LedgerLane:
     async def _retry_when_due(self) -> None:
         while True:
             while self._retries and self._retries[0][0] <= self._clock():
-                self._send(heapq.heappop(self._retries)[1])
+                self.put(heapq.heappop(self._retries)[1])
             await trio.sleep(0.01)
 
     # Replies: [tag, id, ...]
 
     def _on_reply(self, body: bytes, now_s: float) -> None:
         reply = msgspec.msgpack.decode(body)
-        place, step = divmod(reply[1], 4)
-        if step == _PROVE:
-            self._on_proof(place, body, reply[0])
-        elif place not in self._under_way:
-            return  # answered before a session broke
-        elif reply[0] == 31:  # Accepted
-            self._book.accepted[place] = now_s
-            self._under_way[place] = True
-            self._ask(place, _AWAIT)
-        elif reply[0] == 32:  # ReceiptReply: executed, receipt, code
-            self._finish(place, reply[2][0][3], now_s)
-        else:
-            self._on_failure(place, step, reply[2], now_s)
+        number, is_proof = divmod(reply[1], 2)
+        if is_proof:
+            self._on_proof(number, body, reply[0])
+        elif number not in self._requests:
+            return
+        elif reply[0] == _OUTCOMES:  # receipts as [place, [receipt, events]], refusals as [place, code, words], is last
+            places = self._requests[number]
+            for place, executed in reply[2]:
+                self._finish(places[place], executed[0][3], now_s)
+            for place, code, _ in reply[3]:
+                self._on_refusal(places[place], code, now_s)
+            if reply[4]:
+                del self._requests[number]
+        else:  # Failure: code, words
+            for place in self._requests.pop(number):
+                self._on_refusal(place, reply[2], now_s)
 
-    def _on_failure(self, place: int, step: int, code: int, now_s: float) -> None:
-        if step == _AWAIT and code == Code.E_BUSY:
-            self._ask(place, _AWAIT)
-        elif code == Code.E_BUSY:
+    def _on_refusal(self, place: int, code: int, now_s: float) -> None:
+        if code == Code.E_BUSY:
+            self._under_way.remove(place)
             tried = self._book.retries[place] = self._book.retries[place] + 1
             wait_s = min(BUSY_MOST_S, BUSY_FIRST_S * 2 ** min(tried - 1, 10))
             heapq.heappush(self._retries, (now_s + wait_s, place))
-        elif step == _SUBMIT and code in (Code.E_NONCE, Code.E_DUP) and self._was_sent_before(place):
-            self._ask(place, _AWAIT)  # the chain may have decided it already
         else:
             self._finish(place, code, now_s)
 
-    def _was_sent_before(self, place: int) -> bool:
-        return self._node != 0 or self._book.retries[place] > 0
-
     def _finish(self, place: int, code: int, now_s: float) -> None:
-        del self._under_way[place]
-        self._frames.pop(place, None)
+        self._under_way.remove(place)
         if self._book.finish(place, code, now_s):
             if code == 0 and self._wants_proof(place):
                 self._proving.add(place)
-                self._ask(place, _PROVE)
+                self._prove(place)
             self._on_done()
-        self._fill()
+        if self._queue:
+            self._wake.set()
+
+    def _prove(self, place: int) -> None:
+        self._proofs.append(place)
+        self._wake.set()
 
     def _on_proof(self, place: int, body: bytes, tag: int) -> None:
-        if tag != 32:
-            self._ask(place, _PROVE)
+        if tag != _RECEIPT:
+            self._prove(place)
             return
         reply: Reply = decode(Reply, body, limits.CLIENT_REPLY_BYTES_MAX)  # type: ignore[arg-type]
         if not isinstance(reply, ReceiptReply) or reply.evidence is None:

@@ -67,12 +67,17 @@ class Mempool:
         self._bytes += len(transaction.data)
         return True
 
+    @property
+    def room(self) -> int:
+        """How many more the chain is going to decide soon; below 0 where it has slowed down."""
+        return self._undecided_now_max - len(self._taken)
+
     def demand_room(self) -> None:
         """Raises Rejected(E_BUSY) where as much is taken in as the chain decides in two seconds.
 
         To be asked before signatures are checked: else overload spends on what waits the time that it waits for.
         """
-        if len(self._taken) >= self._undecided_now_max:
+        if self.room <= 0:
             raise Rejected(Code.E_BUSY, f"{len(self._taken)} transactions are undecided; try again later")
 
     def take(self, count_max: int) -> list[Transaction]:

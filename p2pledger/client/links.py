@@ -3,12 +3,13 @@
 A node reads nothing more from a session that has too many questions open, so many calls go over several sessions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
-from p2pledger.network.api import Question, Reply
+from p2pledger.network.api import Question, Reply, SubmitMany
 from p2pledger.network.connection import ClientConnection, connect
 from p2pledger.network.transport import TLS_OVER_TCP, Transport
 from p2pledger.primitives.crypto import SigningKey
@@ -84,6 +85,20 @@ class Links:
         lane.calls += 1
         try:
             return await lane.connection.call(request)
+        finally:
+            lane.calls -= 1
+
+    @asynccontextmanager
+    async def submit_many(self, node: Node, request: SubmitMany) -> AsyncIterator[trio.MemoryReceiveChannel[Reply]]:
+        """The node's replies, which are to be taken as they come; they end early where the connection breaks.
+
+        Raises what `call` does.
+        """
+        lane = await self._lane(node)
+        lane.calls += 1
+        try:
+            with lane.connection.subscribe(request) as replies:
+                yield replies
         finally:
             lane.calls -= 1
 

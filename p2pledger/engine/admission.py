@@ -102,9 +102,11 @@ class Admission:
 
     def answer(self, event: Submitted, now: Now) -> Answer:
         """What became of a submission."""
-        code, detail = Code.OK, ""
-        try:
-            self.admit(event.transaction, now)
-        except Rejected as refusal:
-            code, detail = refusal.code, refusal.detail
-        return Answer(event.ticket, event.transaction.id, code, detail)
+        refusals: list[Rejected | None] = []
+        for transaction in event.transactions:
+            try:
+                self.admit(transaction, now)
+                refusals.append(None)
+            except Rejected as refusal:
+                refusals.append(refusal.with_traceback(None))  # it would hold the list that it stands in
+        return Answer(event.ticket, refusals)

@@ -42,7 +42,6 @@ from p2pledger.engine.events import (
     SignMessage,
     Stop,
     Submitted,
-    SubmittedTogether,
     VerifyMessage,
     Woke,
     Write,
@@ -203,8 +202,6 @@ class Engine:
                 return self._on_own(event.signed)
             case Submitted():
                 return iter((self.admission.answer(event, now),))
-            case SubmittedTogether():
-                return (self.admission.answer(one, now) for one in event.submissions)
             case DutiesOwed():
                 return self._duties.on_owed(event)
             case Woke():

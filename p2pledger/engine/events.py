@@ -12,8 +12,8 @@ from p2pledger.engine.ports import LedgerWrite, StateFlush
 from p2pledger.execution.contract import Duty
 from p2pledger.gossip import Transmission
 from p2pledger.primitives.codec import Value
-from p2pledger.primitives.errors import Code
-from p2pledger.primitives.ids import BatchId, Height, NodeId, TransactionId
+from p2pledger.primitives.errors import Rejected
+from p2pledger.primitives.ids import BatchId, Height, NodeId
 
 
 class Now(Value, frozen=True):
@@ -79,16 +79,10 @@ class OwnSigned(Value, frozen=True):
 
 
 class Submitted(Value, frozen=True):
-    """A client's transaction, well formed, its signatures checked."""
+    """Clients' transactions, well formed, their signatures checked: all since the last turn, whoever sent them."""
 
     ticket: int
-    transaction: Transaction
-
-
-class SubmittedTogether(Value, frozen=True):
-    """All that were checked since the last turn: what any event may make possible is looked at once for them."""
-
-    submissions: Sequence[Submitted]
+    transactions: Sequence[Transaction]
 
 
 class DutiesOwed(Value, frozen=True):
@@ -116,7 +110,6 @@ EngineEvent: TypeAlias = (
     | BatchVerified
     | OwnSigned
     | Submitted
-    | SubmittedTogether
     | DutiesOwed
     | Woke
     | Flushed
@@ -163,12 +156,10 @@ class Disconnect(Value, frozen=True):
 
 
 class Answer(Value, frozen=True):
-    """What became of a submission: taken in (OK) or turned away."""
+    """What became of a submission: each of its transactions was taken in (None) or turned away."""
 
     ticket: int
-    transaction: TransactionId
-    code: Code
-    detail: str
+    refusals: Sequence[Rejected | None]
 
 
 class BlockExecuted(Value, frozen=True):

@@ -24,6 +24,9 @@ LineNumber = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 START_AHEAD_MAX = 1_000
 """Heights above its tip at which a node still takes a subscription: another node may have been further."""
 
+DETAIL_CHARS_MAX = 500
+"""Of the words of one refusal."""
+
 # The handshake, once TLS with the server's pinned key stands.
 
 
@@ -68,6 +71,22 @@ class AwaitReceipt(Record, frozen=True, tag=11):
     proven: bool
     timeout_ms: U64
     """At most 60,000; then Failure(E_BUSY)."""
+
+
+class SubmitMany(Record, frozen=True, tag=20):
+    """Take in signed transactions and say what became of each. Replies: Outcomes, until every place has its outcome.
+
+    The same rules as for Submit, for each place by itself. A transaction that the chain has decided already is answered
+    with its receipt; one that finds no room with E_BUSY, to be sent again.
+    """
+
+    id: U64
+    transactions: Annotated[
+        tuple[Annotated[bytes, Meta(max_length=limits.TRANSACTION_BYTES_MAX)], ...],
+        Meta(min_length=1, max_length=limits.BATCH_TRANSACTIONS_MAX),
+    ]
+    timeout_ms: U64
+    """At most 60,000; then E_BUSY for every place that is not decided: its transaction may still be."""
 
 
 class GetStatus(Record, frozen=True, tag=12):
@@ -250,7 +269,7 @@ Question: TypeAlias = (
     | GetAlerts
 )
 """What has one reply."""
-Request: TypeAlias = Question | Subscribe
+Request: TypeAlias = Question | Subscribe | SubmitMany
 
 
 # Replies
@@ -277,6 +296,26 @@ class ReceiptReply(Record, frozen=True, tag=32):
     id: U64
     executed: Executed
     evidence: ReceiptEvidence | None
+
+
+class Refusal(Record, frozen=True):
+    """Why the transaction at one place of a SubmitMany was not taken in."""
+
+    place: U64
+    code: int
+    detail: str
+    """Words that name the value and the rule (never personal data)."""
+
+
+class Outcomes(Record, frozen=True, tag=62):
+    """What became of some places of a SubmitMany. Each of its places stands in one of its replies, once."""
+
+    id: U64
+    receipts: tuple[tuple[U64, Executed], ...]
+    """Durable receipts by their places; not proven. Without their events where those are not the asking key's."""
+    refusals: tuple[Refusal, ...]
+    is_last: bool
+    """Whether every place has had its outcome now."""
 
 
 class ValidatorStatus(Record, frozen=True):
@@ -494,4 +533,5 @@ Reply: TypeAlias = (
     | DepositReply
     | ErasuresReply
     | AlertsReply
+    | Outcomes
 )

@@ -14,13 +14,16 @@ import structlog
 import trio
 
 from p2pledger.network.api import (
+    DETAIL_CHARS_MAX,
     Challenge,
     Cursor,
     Failure,
     FeedReply,
+    Outcomes,
     Question,
     Reply,
     Request,
+    SubmitMany,
     Subscribe,
     Welcome,
 )
@@ -56,7 +59,6 @@ STRANGER = "stranger"
 MEMBER_RATES = Rates(bytes_per_s=16 * 1024 * 1024, frames_per_s=20_000)
 """One gateway may carry the load of its whole hospital."""
 STRANGER_RATES = Rates(bytes_per_s=1024 * 1024, frames_per_s=200)
-_DETAIL_CHARS_MAX = 500
 _FAREWELL_S = 2.0
 """Time to write the last replies to a client whose session ends."""
 _RECEIVE_BYTES = 64 * 1024
@@ -76,8 +78,9 @@ class Session:
 Handler = Callable[[Session, Question], Awaitable[Reply]]
 Decided = Callable[[Reply | Rejected], None]
 Taker = Callable[[Session, Request, Decided], bool]
-"""Answers what comes with every transaction: calls back once, now or later, for as long as the session is there. False
-leaves a request to the handler; may raise as a handler does. Neither calls back."""
+"""Answers what comes with every transaction: calls back once, now or later, for as long as the session is there; for
+SubmitMany until the last Outcomes. False leaves a request to the handler; may raise as a handler does. Neither calls
+back."""
 Feeder = Callable[[Session, Subscribe, Cursor], Awaitable[FeedReply]]
 """The next reply of a subscription from a place on; waits until there is one."""
 
@@ -241,7 +244,7 @@ class ClientServer:
         self.refusals.append((address, reason))
 
     async def _say_why(self, stream: trio.abc.Stream, error: Rejected) -> None:
-        failure = Failure(0, error.code, error.detail[:_DETAIL_CHARS_MAX])
+        failure = Failure(0, error.code, error.detail[:DETAIL_CHARS_MAX])
         with trio.move_on_after(_FAREWELL_S):
             try:
                 await stream.send_all(encode_frame(encode(failure), Tag.HELLO))
@@ -276,24 +279,26 @@ class ClientServer:
             connection.scope.cancel()
 
     async def _read(self, connection: _Connection, requests: trio.Nursery) -> None:
-        """Start an answer for every request until the session ends."""
+        """Start an answer for every request until the session ends. Each transaction costs as much as a frame."""
         decoder = FrameDecoder(limits.CLIENT_FRAME_BYTES_MAX)
         try:
             while data := await self._receive(connection, decoder):
-                before = decoder.frames
+                before, more = decoder.frames, 0
                 for body in decoder.feed(data):
                     request = _parse_request(body)
+                    if isinstance(request, SubmitMany):
+                        more += len(request.transactions) - 1
                     await _take(connection.slots)
                     self.counters.requests += 1
                     if not self._is_taken(connection, request):
                         requests.start_soon(self._answer, connection, request)
-                pause_s = connection.budget.spend(len(data), decoder.frames - before, trio.current_time())
+                pause_s = connection.budget.spend(len(data), decoder.frames - before + more, trio.current_time())
                 if pause_s:
                     self.counters.throttled += 1
                     await trio.sleep(pause_s)
         except InvalidInput as error:
             self.counters.malformed += 1
-            self._reply(connection, Failure(0, Code.E_FORMAT, str(error)[:_DETAIL_CHARS_MAX]))
+            self._reply(connection, Failure(0, Code.E_FORMAT, str(error)[:DETAIL_CHARS_MAX]))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             connection.scope.cancel()
 
@@ -305,6 +310,8 @@ class ClientServer:
     async def _answer(self, connection: _Connection, request: Request) -> None:
         if isinstance(request, Subscribe):
             await self._feed(connection, request)
+        elif isinstance(request, SubmitMany):
+            self._reply(connection, Failure(request.id, Code.E_BUSY, "nothing is taken in in bulk here"))
         else:
             handler = self._handler
             self._reply(connection, await self._tried(request, lambda: handler(connection.session, request)))
@@ -315,7 +322,8 @@ class ClientServer:
             return False
 
         def decided(reply: Reply | Rejected) -> None:
-            connection.slots.release()
+            if not isinstance(reply, Outcomes) or reply.is_last:
+                connection.slots.release()
             self._reply(connection, _in_words(request, reply) if isinstance(reply, Rejected) else reply)
 
         try:
@@ -375,9 +383,9 @@ class ClientServer:
             case Refused():
                 return Failure(request.id, error.code, error.code.name)
             case InvalidInput():
-                return Failure(request.id, Code.E_FORMAT, str(error)[:_DETAIL_CHARS_MAX])
+                return Failure(request.id, Code.E_FORMAT, str(error)[:DETAIL_CHARS_MAX])
             case Unavailable():
-                return Failure(request.id, Code.E_BUSY, str(error)[:_DETAIL_CHARS_MAX])
+                return Failure(request.id, Code.E_BUSY, str(error)[:DETAIL_CHARS_MAX])
             case StoreError() | Divergence() | AssertionError():
                 raise error
         # Only kinds and places: the values in it could be a patient's.
@@ -388,6 +396,10 @@ class ClientServer:
     def _reply(self, connection: _Connection, reply: Reply) -> None:
         frame = encode_frame(encode(reply))
         if len(frame) > limits.CLIENT_REPLY_BYTES_MAX:
+            if isinstance(reply, Outcomes) and len(reply.receipts) + len(reply.refusals) > 1:
+                for half in _halves(reply):
+                    self._reply(connection, half)
+                return
             detail = f"the reply has {len(frame)} bytes, the limit is {limits.CLIENT_REPLY_BYTES_MAX}"
             frame = encode_frame(encode(Failure(reply.id, Code.E_TOO_LARGE, detail)))
         if not connection.outbox.push(frame) and not connection.scope.cancel_called:
@@ -395,8 +407,16 @@ class ClientServer:
             connection.scope.cancel()
 
 
+def _halves(reply: Outcomes) -> tuple[Outcomes, Outcomes]:
+    receipts, refusals = len(reply.receipts) // 2, (len(reply.refusals) + 1) // 2
+    return (
+        Outcomes(reply.id, reply.receipts[:receipts], reply.refusals[:refusals], False),
+        Outcomes(reply.id, reply.receipts[receipts:], reply.refusals[refusals:], reply.is_last),
+    )
+
+
 def _in_words(request: Request, error: Rejected) -> Failure:
-    return Failure(request.id, error.code, error.detail[:_DETAIL_CHARS_MAX])
+    return Failure(request.id, error.code, error.detail[:DETAIL_CHARS_MAX])
 
 
 def _parse_request(body: bytes) -> Request:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import msgspec
 import trio
 
-from p2pledger.network.api import Challenge, Failure, Question, Reply, Subscribe, Welcome
+from p2pledger.network.api import Challenge, Failure, Question, Reply, SubmitMany, Subscribe, Welcome
 from p2pledger.network.authentication import make_hello
 from p2pledger.network.frame import FrameDecoder, Tag, encode_frame
 from p2pledger.network.lobby import MeteredStream, receive_first
@@ -77,14 +77,7 @@ class ClientConnection:
 
     async def call(self, request: Question) -> Reply:
         """The reply to `request`, whose id is set here; a Failure is a reply. Raises Unavailable, InvalidInput."""
-        if self._ended is not None:
-            raise Unavailable(f"no connection to the node: {self._ended}")
-        number = next(self._ids)
-        frame = encode_frame(encode(msgspec.structs.replace(request, id=number)))
-        if len(frame) > limits.CLIENT_FRAME_BYTES_MAX:
-            raise InvalidInput(f"request of {len(frame)} bytes, the limit is {limits.CLIENT_FRAME_BYTES_MAX}")
-        if not self._outbox.push(frame):
-            raise Unavailable(f"{self._outbox.size} bytes wait to be sent to the node, the limit is {_OUT_BYTES_MAX}")
+        number = self._send(request)
         call = self._waiting[number] = _Call()
         try:
             await call.done.wait()
@@ -94,20 +87,29 @@ class ClientConnection:
             raise Unavailable(f"the connection to the node broke: {self._ended}")
         return call.reply
 
-    @contextmanager
-    def subscribe(self, request: Subscribe) -> Iterator[trio.MemoryReceiveChannel[Reply]]:
-        """The replies to a subscription, whose id is set here; they end with the connection (`ended` says why).
-
-        While a reply is not taken, nothing more is read from the node: use a connection of its own.
-        Raises Unavailable where there is no connection any more.
-        """
+    def _send(self, request: Question | Subscribe | SubmitMany) -> int:
+        """Its id, set here. Raises Unavailable, InvalidInput."""
         if self._ended is not None:
             raise Unavailable(f"no connection to the node: {self._ended}")
         number = next(self._ids)
+        frame = encode_frame(encode(msgspec.structs.replace(request, id=number)))
+        if len(frame) > limits.CLIENT_FRAME_BYTES_MAX:
+            raise InvalidInput(f"request of {len(frame)} bytes, the limit is {limits.CLIENT_FRAME_BYTES_MAX}")
+        if not self._outbox.push(frame):
+            raise Unavailable(f"{self._outbox.size} bytes wait to be sent to the node, the limit is {_OUT_BYTES_MAX}")
+        return number
+
+    @contextmanager
+    def subscribe(self, request: Subscribe | SubmitMany) -> Iterator[trio.MemoryReceiveChannel[Reply]]:
+        """The replies to what has many of them, its id set here; they end with the connection (`ended` says why).
+
+        While a reply is not taken, nothing more is read from the node: for a feed, use a connection of its own.
+        Raises Unavailable where there is no connection any more, and InvalidInput.
+        """
+        number = self._send(request)
         replies, received = trio.open_memory_channel[Reply](0)
         self._streams[number] = replies
         try:
-            self._outbox.push(encode_frame(encode(msgspec.structs.replace(request, id=number))))
             yield received
         finally:
             self._streams.pop(number, None)

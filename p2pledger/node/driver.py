@@ -5,10 +5,11 @@ durable write serves them all.
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 import structlog
 import trio
@@ -33,7 +34,6 @@ from p2pledger.engine.events import (
     SignMessage,
     Stop,
     Submitted,
-    SubmittedTogether,
     Transmit,
     VerifyBatch,
     VerifyMessage,
@@ -47,7 +47,7 @@ from p2pledger.node.metrics import Metrics
 from p2pledger.node.surroundings import Surroundings
 from p2pledger.node.verifier import Submission, Verifier
 from p2pledger.primitives.crypto import SigningKey
-from p2pledger.primitives.errors import Divergence, P2PLedgerError
+from p2pledger.primitives.errors import Divergence, P2PLedgerError, Rejected
 from p2pledger.primitives.ids import ChainId, Signature
 from p2pledger.storage.sign_floor import SignFloor
 
@@ -55,6 +55,9 @@ EVENTS_PER_TURN = 512
 INBOX_HIGH = 4_096
 """News waiting for the driver at which links are not read any further."""
 FLOOR_EVERY_HEIGHTS = 64
+Answered = Callable[[Sequence[Rejected | None]], None]
+"""Called with what was said of each transaction of a group: None, or why not."""
+_HandedIn: TypeAlias = tuple[Sequence[Transaction], Answered]
 
 log = structlog.get_logger()
 
@@ -91,9 +94,9 @@ class Driver:
     _inbox: deque[EngineEvent] = field(default_factory=deque)
     _wake: trio.Event = field(default_factory=trio.Event)
     _room: trio.Event = field(default_factory=trio.Event)
-    _answers: dict[int, Callable[[Answer], None]] = field(default_factory=dict)
-    _submitted: list[Submitted] = field(default_factory=list)
+    _handed_in: list[_HandedIn] = field(default_factory=list)
     """Since the last turn."""
+    _answers: dict[int, list[_HandedIn]] = field(default_factory=dict)
     _ticket: int = 0
     _floor_at: int = 0
     _block_at: float = 0.0
@@ -125,11 +128,9 @@ class Driver:
         """Check a client's signatures, then call its `done`."""
         self.verifier.ask_submission(job)
 
-    def hand_in(self, transaction: Transaction, answered: Callable[[Answer], None]) -> None:
-        """Give a checked transaction to the engine; `answered` is called with what it says."""
-        self._ticket += 1
-        self._answers[self._ticket] = answered
-        self._submitted.append(Submitted(self._ticket, transaction))
+    def hand_in(self, transactions: Sequence[Transaction], answered: Answered) -> None:
+        """Give checked transactions to the engine; `answered` is called with what it says of each."""
+        self._handed_in.append((transactions, answered))
         self._wake.set()
 
     # Tasks
@@ -147,7 +148,7 @@ class Driver:
 
     async def _turns(self) -> None:
         while True:
-            if not (self._inbox or self._submitted):
+            if not (self._inbox or self._handed_in):
                 self._wake = trio.Event()
                 wake = self.engine.next_wake()
                 if wake is None:
@@ -157,9 +158,8 @@ class Driver:
                         await self._wake.wait()
             effects: list[EngineEffect] = []
             began_s = time.thread_time()
-            if self._submitted:
-                together, self._submitted = SubmittedTogether(self._submitted), []
-                effects += self.engine.handle(together, self.now)
+            if self._handed_in:
+                effects += self.engine.handle(self._all_handed_in(), self.now)
             for _ in range(min(EVENTS_PER_TURN, len(self._inbox))):
                 effects += self.engine.handle(self._inbox.popleft(), self.now)
             wake = self.engine.next_wake()
@@ -170,6 +170,20 @@ class Driver:
                 self._room.set()
             await self._perform(effects)
             await trio.lowlevel.checkpoint()
+
+    def _all_handed_in(self) -> Submitted:
+        """All of a turn is one event: what any event may make possible is looked at once for them."""
+        self._ticket += 1
+        self._answers[self._ticket], self._handed_in = self._handed_in, []
+        together = [one for transactions, _ in self._answers[self._ticket] for one in transactions]
+        return Submitted(self._ticket, together)
+
+    def _answer(self, answer: Answer) -> None:
+        start = 0
+        for transactions, answered in self._answers.pop(answer.ticket, ()):
+            end = start + len(transactions)
+            answered(answer.refusals[start:end])
+            start = end
 
     async def _perform(self, effects: list[EngineEffect]) -> None:
         """One turn: what the engine's own statements lead to belongs to it, until nothing more follows."""
@@ -223,9 +237,7 @@ class Driver:
                 log.warning("peer_disconnected", node=effect.node, reason=effect.reason)
                 self.links.disconnect(effect.node, effect.reason)
             case Answer():
-                answered = self._answers.pop(effect.ticket, None)
-                if answered is not None:
-                    answered(effect)
+                self._answer(effect)
             case BlockExecuted():
                 self._note_block(effect)
                 self.on_executed(effect)
@@ -277,10 +289,10 @@ class Driver:
         self._block_at = at
         self.metrics.consensus_block_transactions.observe(len(effect.receipts))
         self.metrics.execution_transactions.inc(len(effect.receipts))
-        for executed in effect.receipts:
-            refused = self.metrics.execution_refused.get(executed.receipt.code)  # type: ignore[call-overload]
-            if executed.receipt.code and refused is not None:
-                refused.inc()
+        for code, count in Counter(executed.receipt.code for executed in effect.receipts).items():
+            refused = self.metrics.execution_refused.get(code)  # type: ignore[call-overload]
+            if refused is not None:
+                refused.inc(count)
         for alarm in effect.alarms:
             self.metrics.execution_internal_errors.inc()
             log.critical("contract_failed", alarm=alarm)

@@ -3,17 +3,16 @@
 from collections import OrderedDict
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 import trio
 
 from p2pledger import __version__
 from p2pledger.chain.block import Header
 from p2pledger.chain.receipt import Executed, ReceiptProof
-from p2pledger.chain.transaction import Transaction, parse
 from p2pledger.consensus.anchor import ANCHOR_HEADERS_MAX, Anchor, ReceiptEvidence
 from p2pledger.engine.engine import Engine
-from p2pledger.engine.events import Answer, BlockExecuted
+from p2pledger.engine.events import BlockExecuted
 from p2pledger.engine.ports import LedgerStore, StateSnapshot, StateStore
 from p2pledger.execution import keys
 from p2pledger.health import integrity, queries
@@ -23,22 +22,15 @@ from p2pledger.network.clients import Decided, Session
 from p2pledger.node.deposits import Depositing
 from p2pledger.node.driver import Driver
 from p2pledger.node.feed import Feed
+from p2pledger.node.intake import WAIT_MS_MAX, Intake, remember
 from p2pledger.node.metrics import Metrics
 from p2pledger.node.release import Releasing
-from p2pledger.node.verifier import Submission
 from p2pledger.primitives import limits, merkle
 from p2pledger.primitives.codec import Value
 from p2pledger.primitives.errors import Code, Rejected, Unavailable
-from p2pledger.primitives.ids import AccountKey, Height, Nonce, TransactionId
+from p2pledger.primitives.ids import AccountKey, Height, Nonce
 from p2pledger.state import tree
 
-K = TypeVar("K")
-V = TypeVar("V")
-
-SUBMISSIONS_MAX = 4_000
-"""Unverified submissions at which the node answers busy instead of queueing."""
-WAIT_MS_MAX = 60_000
-REMEMBERED_MAX = 20_000
 HEIGHTS_MAX = 32
 """Heights whose proofs are remembered: receipts are asked for soon after they were made."""
 
@@ -64,15 +56,13 @@ class Server:
     releasing: Releasing = field(init=False)
     depositing: Depositing = field(init=False)
     feed: Feed = field(init=False)
+    intake: Intake = field(init=False)
     _executed: trio.Event = field(default_factory=trio.Event)
     """Set at the next block."""
     _awaited: dict[tuple[int, int], trio.lowlevel.ParkingLot] = field(default_factory=dict)
     """Those who wait for a receipt, by (account number, nonce): a block wakes only whom it concerns."""
     _expected: dict[tuple[int, int], list["_Expected"]] = field(default_factory=dict)
     """Those who wait for the receipt of their own without a task, by the same."""
-    _submitted: OrderedDict[TransactionId, tuple[AccountKey, Nonce]] = field(default_factory=OrderedDict)
-    _unindexed: OrderedDict[tuple[AccountKey, Nonce], Executed] = field(default_factory=OrderedDict)
-    """Receipts that used no nonce (a refused registration), of transactions handed in here."""
     _trees: OrderedDict[Height, merkle.Tree] = field(default_factory=OrderedDict)
     log_page_bytes: int = limits.LOG_PAGE_BYTES_MAX
     """Of log lines in one reply."""
@@ -80,6 +70,7 @@ class Server:
     """Of the last heights' receipts: made once for all that a block holds."""
 
     def __post_init__(self) -> None:
+        self.intake = Intake(self.engine, self.ledger, self.metrics, lambda: self.driver)
         self.feed = Feed(self.engine.executor, self.ledger.tip, self._sealed, self._proof, self.next_block)
 
     def role_of(self, account: AccountKey) -> str:
@@ -88,14 +79,13 @@ class Server:
 
     def on_executed(self, block: BlockExecuted) -> None:
         """Wake those who wait for receipts."""
-        for executed, key in zip(block.receipts, block.keys, strict=True):
-            who = self._submitted.pop(executed.receipt.transaction, None)
-            if who is not None and key == (0, 0):
-                _remember(self._unindexed, who, executed)
-            waiting = self._awaited.get(key)
-            if waiting is not None:
-                waiting.unpark_all()
-            self._tell_expecting(key)
+        self.intake.on_executed(block)
+        if self._awaited or self._expected:
+            for key in block.keys:
+                waiting = self._awaited.get(key)
+                if waiting is not None:
+                    waiting.unpark_all()
+                self._tell_expecting(key)
         event, self._executed = self._executed, trio.Event()
         event.set()
 
@@ -156,10 +146,13 @@ class Server:
     # Transactions
 
     def take(self, session: Session, request: api.Request, decided: Decided) -> bool:
-        """Take in a transaction, or note who waits for the receipt of its own; False for everything else."""
+        """Take in transactions, or note who waits for the receipt of its own; False for everything else."""
         match request:
+            case api.SubmitMany():
+                self.intake.take_many(session, request, decided)
+                return True
             case api.Submit():
-                self.take_in(request, decided)
+                self.intake.take_one(request, decided)
                 return True
             case api.AwaitReceipt() if request.account == session.account and not request.proven:
                 return self._expect(session, request, decided)
@@ -192,6 +185,7 @@ class Server:
     def expire(self, live: Container[Session]) -> None:
         """Called now and then: who has waited long enough is told so, and who is gone is forgotten."""
         now_ms = self.driver.now.monotonic_ms
+        self.intake.expire(live, now_ms)
         for key, waiting in list(self._expected.items()):
             kept = [one for one in waiting if one.session in live and one.until_ms > now_ms]
             for one in waiting:
@@ -202,39 +196,8 @@ class Server:
             else:
                 del self._expected[key]
 
-    def take_in(self, request: api.Submit, decided: Decided) -> None:
-        """Cheap rules first, then room, then signatures in the verifier's threads, then the engine's own word.
-
-        Calls `decided` once. Raises Rejected where the cheap rules refuse, and then does not.
-        """
-        try:
-            transaction = parse(request.transaction)
-            self.engine.admission.preview(transaction, self.driver.now)
-            if self.driver.verifier.submissions_waiting >= SUBMISSIONS_MAX:
-                raise Rejected(Code.E_BUSY, f"{SUBMISSIONS_MAX} submissions wait to be checked; try again later")
-        except Rejected as refusal:
-            self.metrics.admission_rejected[refusal.code].inc()
-            raise
-
-        def answered(answer: Answer) -> None:
-            if answer.code is not Code.OK:
-                self.metrics.admission_rejected[answer.code].inc()
-                decided(Rejected(answer.code, answer.detail))
-                return
-            self.metrics.admission_accepted.inc()
-            _remember(self._submitted, transaction.id, (transaction.body.sender, transaction.body.nonce))
-            decided(api.Accepted(request.id, transaction.id))
-
-        def verified(checked: Transaction, refusal: Rejected | None) -> None:
-            if refusal is None:
-                self.driver.hand_in(checked, answered)
-            else:
-                answered(Answer(0, checked.id, refusal.code, refusal.detail))
-
-        self.driver.submit(Submission(transaction, verified))
-
     async def _submit(self, request: api.Submit) -> api.Reply:
-        """As `take_in`, for who waits."""
+        """As `Intake.take_one`, for who waits."""
         ready = trio.Event()
         decisions: list[api.Reply | Rejected] = []
 
@@ -242,7 +205,7 @@ class Server:
             decisions.append(decision)
             ready.set()
 
-        self.take_in(request, decided)
+        self.intake.take_one(request, decided)
         await ready.wait()
         if isinstance(decisions[0], Rejected):
             raise decisions[0]
@@ -281,7 +244,7 @@ class Server:
             executed = self.engine.executor.receipt(number, nonce)
             if executed is not None:
                 return executed if executed.receipt.height <= self.ledger.tip() else None
-        return self._unindexed.get((account, nonce))
+        return self.intake.unindexed.get((account, nonce))
 
     def _evidence(self, executed: Executed) -> ReceiptEvidence | None:
         """The proof of a receipt, once a committed header carries its height's effects root."""
@@ -292,7 +255,7 @@ class Server:
         """What proves the effects root of a height, once a committed header carries it."""
         anchor = self._anchors.get(height) or self._anchor(height, lambda header_executed: header_executed >= height)
         if anchor is not None:
-            _remember(self._anchors, height, anchor, HEIGHTS_MAX)
+            remember(self._anchors, height, anchor, HEIGHTS_MAX)
         return anchor
 
     def _proof(self, executed: Executed) -> ReceiptProof:
@@ -303,7 +266,7 @@ class Server:
         known = self._trees.get(height)
         if known is None:
             known = merkle.Tree(self.engine.executor.effects_leaves(height))
-            _remember(self._trees, height, known, HEIGHTS_MAX)
+            remember(self._trees, height, known, HEIGHTS_MAX)
         return known
 
     def _anchor(self, above: Height, is_wanted: Callable[[Height], bool]) -> Anchor | None:
@@ -472,9 +435,3 @@ class Server:
 
 def _not_yet(request: api.AwaitReceipt) -> api.Failure:
     return api.Failure(request.id, int(Code.E_BUSY), f"no receipt of nonce {request.nonce} yet")
-
-
-def _remember(memory: "OrderedDict[K, V]", key: K, value: V, most: int = REMEMBERED_MAX) -> None:
-    memory[key] = value
-    if len(memory) > most:
-        memory.popitem(last=False)

@@ -6,7 +6,7 @@ what the engine asks for (votes, wanted batches) and by the client port's intake
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -35,17 +35,31 @@ BATCHES_PER_NODE = 64
 INLINE = 4
 """Signatures that are checked on the spot: half a millisecond at most. A thread's coming and going costs as much."""
 CHUNK = 64
-"""Votes, submissions or batches in one job: long enough to pay for the thread, short enough not to delay a vote."""
+"""Votes, signatures of submissions or batches in a job: enough to pay for the thread, too few to delay a vote."""
 CHUNK_BYTES = 16 * 1024
 """Of the batches in one job, if it has more than one: some forty transactions."""
 
 
 class Submission(Value, frozen=True):
-    """A client's transaction whose signatures nobody has checked yet."""
+    """Transactions of a client whose signatures nobody has checked yet; `groups` makes them of a good size."""
 
-    transaction: Transaction
-    done: Callable[[Transaction, Rejected | None], None]
-    """Called on the driver's thread."""
+    transactions: Sequence[Transaction]
+    done: Callable[[Sequence[Rejected | None]], None]
+    """Called on the driver's thread with what was found of each: None, or whose signature does not hold."""
+
+
+def groups(transactions: Iterable[Transaction]) -> Iterator[list[Transaction]]:
+    """All of them in order, in groups of at most CHUNK signatures: each is one job."""
+    group: list[Transaction] = []
+    signatures = 0
+    for transaction in transactions:
+        signatures += len(transaction.envelope.signatures)
+        if group and signatures > CHUNK:
+            yield group
+            group, signatures = [], len(transaction.envelope.signatures)
+        group.append(transaction)
+    if group:
+        yield group
 
 
 @dataclass
@@ -65,12 +79,10 @@ class Verifier:
     _queued: Counter[NodeId] = field(default_factory=Counter)
     _batches_queued: Counter[NodeId] = field(default_factory=Counter)
     _submissions: deque[Submission] = field(default_factory=deque)
+    submissions_waiting: int = 0
+    """Transactions in them."""
     _idle: trio.lowlevel.ParkingLot = field(default_factory=trio.lowlevel.ParkingLot)
     """Workers without work: each new job wakes one of them."""
-
-    @property
-    def submissions_waiting(self) -> int:
-        return len(self._submissions)
 
     @property
     def votes_waiting(self) -> int:
@@ -100,8 +112,9 @@ class Verifier:
         self._idle.unpark()
 
     def ask_submission(self, job: Submission) -> None:
-        """Queue a client's transaction."""
+        """Queue a client's transactions."""
         self._submissions.append(job)
+        self.submissions_waiting += len(job.transactions)
         if self._idle:
             self._idle.unpark()
 
@@ -130,12 +143,23 @@ class Verifier:
                 for event in await self._call(limiter, "batch", self._check_batches, batches, signatures):
                     self._tell(event)
             if self._submissions:
-                jobs = [self._submissions.popleft() for _ in range(min(CHUNK, len(self._submissions)))]
-                refusals = await self._call(limiter, "submission", self._check_all, jobs, len(jobs))
-                for job, refusal in zip(jobs, refusals, strict=True):
-                    self.checked["submission"] += len(job.transaction.envelope.signatures)
-                    self.bad += refusal is not None
-                    job.done(job.transaction, refusal)
+                jobs = self._next_submissions()
+                count = sum(len(job.transactions) for job in jobs)
+                verdicts = await self._call(limiter, "submission", self._check_all, jobs, count)
+                for job, (signatures, refusals) in zip(jobs, verdicts, strict=True):
+                    self.checked["submission"] += signatures
+                    self.bad += sum(refusal is not None for refusal in refusals)
+                    job.done(refusals)
+
+    def _next_submissions(self) -> list[Submission]:
+        """What came in bulk is a job by itself; what came one by one is gathered, each with a signature or two."""
+        chosen: list[Submission] = []
+        room = CHUNK
+        while self._submissions and (not chosen or len(self._submissions[0].transactions) <= room):
+            chosen.append(self._submissions.popleft())
+            room -= len(chosen[-1].transactions)
+        self.submissions_waiting -= CHUNK - room
+        return chosen
 
     def _next_batches(self) -> list[VerifyBatch]:
         """One large batch, or several small ones: at low load every transaction is a batch, and a job costs more."""
@@ -193,15 +217,23 @@ class Verifier:
             return MessageBad(job.node, str(error), key)
         return BatchVerified(job.node, key, batch, transactions, job.data)
 
-    def _check_all(self, jobs: list[Submission]) -> list[Rejected | None]:
-        verdicts: list[Rejected | None] = []
-        for job in jobs:
-            try:
-                check_signatures(job.transaction)
-                verdicts.append(None)
-            except Rejected as refusal:
-                verdicts.append(refusal)
-        return verdicts
+    def _check_all(self, jobs: list[Submission]) -> list[tuple[int, list[Rejected | None]]]:
+        """(signatures, what was found of each transaction) of each job."""
+        return [
+            (
+                sum(len(one.envelope.signatures) for one in job.transactions),
+                [_refusal_of(one) for one in job.transactions],
+            )
+            for job in jobs
+        ]
+
+
+def _refusal_of(transaction: Transaction) -> Rejected | None:
+    try:
+        check_signatures(transaction)
+    except Rejected as refusal:
+        return refusal.with_traceback(None)
+    return None
 
 
 def _timed(check: Callable[[T], R], job: T) -> tuple[float, R]:

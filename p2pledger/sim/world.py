@@ -285,7 +285,7 @@ class World:
         """A client submits a transaction to a node and waits there for its receipt."""
         self.observer.submitted(transaction.data)
         self._asked.add((index, transaction.id))
-        self.deliver(0, self.nodes[index], Submitted(0, transaction))
+        self.deliver(0, self.nodes[index], Submitted(0, (transaction,)))
 
     # Watching
 
@@ -303,7 +303,8 @@ class World:
 
     def answered(self, node: SimNode, effect: Answer) -> None:
         """A node takes a submission in, or turns it away."""
-        self.observer.reached[f"answer {effect.code.name}"] += 1
+        for refusal in effect.refusals:
+            self.observer.reached[f"answer {'OK' if refusal is None else refusal.code.name}"] += 1
 
     def heights(self) -> list[int]:
         """The committed heights of the honest nodes, from their stores."""

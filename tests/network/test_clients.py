@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
+import trio.testing
 
+from p2pledger.chain.receipt import executed
 from p2pledger.network import authentication
 from p2pledger.network.api import (
     Accepted,
@@ -19,12 +21,16 @@ from p2pledger.network.api import (
     GetConsents,
     GetStatus,
     Hello,
+    Outcomes,
+    Refusal,
     Reply,
     Request,
     Submit,
+    SubmitMany,
     Welcome,
 )
-from p2pledger.network.clients import ClientConnection, ClientServer, ClientSettings, Session, connect
+from p2pledger.network.budget import Rates
+from p2pledger.network.clients import ClientConnection, ClientServer, ClientSettings, Decided, Session, Taker, connect
 from p2pledger.network.frame import Tag, encode_frame
 from p2pledger.network.lobby import receive_first
 from p2pledger.network.tls import TlsStream, pinning_client_context
@@ -32,7 +38,7 @@ from p2pledger.primitives import limits
 from p2pledger.primitives.codec import decode, encode
 from p2pledger.primitives.crypto import SigningKey, sha256
 from p2pledger.primitives.errors import Code, PeerFault, Refused, Rejected, StoreError, Unavailable
-from p2pledger.primitives.ids import AccountKey, ChainId, NodeId, Nonce, TransactionId
+from p2pledger.primitives.ids import AccountKey, ChainId, Height, NodeId, Nonce, TransactionId
 from tests.attack import Without
 from tests.network.stage import CHAIN, HOST, OTHER_CHAIN, PATIENCE_S, Member, is_closed, member, tls_to
 
@@ -72,10 +78,17 @@ async def serving(
     node: Member = NODE,
     handler: Callable[[Session, Request], Awaitable[Reply]] | None = None,
     settings: ClientSettings | None = None,
+    taker: Taker | None = None,
 ) -> AsyncIterator[tuple[ClientServer, int]]:
     """A node's client port and where it is."""
     server = ClientServer(
-        node.key, node.certificate, CHAIN, handler or Desk().answer, role_of, settings=settings or ClientSettings()
+        node.key,
+        node.certificate,
+        CHAIN,
+        handler or Desk().answer,
+        role_of,
+        taker=taker,
+        settings=settings or ClientSettings(),
     )
     async with trio.open_nursery() as nursery:
         port = await nursery.start(server.serve, HOST, 0)
@@ -274,6 +287,10 @@ async def test_an_unreachable_node_is_unavailable() -> None:
         (encode_frame(encode((99, 1))), "not a request"),
         (encode_frame(encode(Failure(1, 0, ""))), "not a request"),
         (encode_frame(b"\x91" * 100_000), "not a request"),
+        (encode_frame(encode((20, 1, (b"transaction",) * 501, 1))), "of length <= 500"),
+        (encode_frame(encode((20, 1, (), 1))), "of length >= 1"),
+        (encode_frame(encode((20, 1, (b"one", bytes(limits.TRANSACTION_BYTES_MAX + 1)), 1))), "length <= 65536"),
+        (encode_frame(b"\x94\x14\x01\xdc\x00\x01\xc4\x01t\x01"), "not a request"),  # an array of one in three bytes
         (encode_frame(b"again", Tag.HELLO), "has no place here"),
     ],
 )
@@ -398,6 +415,118 @@ async def test_a_client_that_does_not_read_loses_its_session() -> None:
         async with tls_to(port, pinning_client_context()) as stream:
             await enter(stream)
             await stream.send_all(b"".join(encode_frame(encode(GetConsents(i, bytes(16)))) for i in range(1, 50)))
+            while server.sessions:
+                await trio.lowlevel.checkpoint()
+        assert server.counters.slow_readers == 1
+
+
+# In bulk
+
+
+@dataclass
+class Counter:
+    """Takes requests in bulk and leaves it to the test when they are answered."""
+
+    taken: list[tuple[SubmitMany, Decided]] = field(default_factory=list)
+
+    def take(self, session: Session, request: Request, decided: Decided) -> bool:
+        if not isinstance(request, SubmitMany):
+            return False
+        self.taken.append((request, decided))
+        return True
+
+    async def has(self, count: int) -> None:
+        while len(self.taken) < count:
+            await trio.lowlevel.checkpoint()
+
+
+def busy(*places: int) -> tuple[Refusal, ...]:
+    return tuple(Refusal(place, Code.E_BUSY, "full") for place in places)
+
+
+async def test_a_request_in_bulk_has_replies_until_the_last_and_keeps_its_slot_so_long() -> None:
+    """With one slot, what is asked after it waits for its last reply."""
+    counter = Counter()
+    async with serving(settings=ClientSettings(in_flight_max=1), taker=counter.take) as (_, port), to(port) as alice:
+        with alice.subscribe(SubmitMany(0, (b"one", b"two"), 1_000)) as replies:
+            await counter.has(1)
+            [(request, decided)] = counter.taken
+            assert request.transactions == (b"one", b"two")
+            decided(Outcomes(request.id, (), busy(1), False))
+            assert await replies.receive() == Outcomes(request.id, (), busy(1), False)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(alice.call, GetAccount(0))
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(nursery.child_tasks) == 1
+                decided(Outcomes(request.id, (), busy(0), True))
+                assert await replies.receive() == Outcomes(request.id, (), busy(0), True)
+
+
+async def test_without_a_taker_nothing_is_taken_in_in_bulk() -> None:
+    async with serving() as (_, port), to(port) as alice:
+        with alice.subscribe(SubmitMany(0, (b"one",), 1_000)) as replies:
+            reply = await replies.receive()
+    assert isinstance(reply, Failure) and reply.code == Code.E_BUSY
+
+
+async def test_each_transaction_of_a_request_counts_against_the_budget() -> None:
+    """As much as a frame of its own: bulk is no way around it."""
+    counter = Counter()
+    rates = Rates(bytes_per_s=1e6, frames_per_s=10)
+    settings = ClientSettings(member_rates=rates)
+    async with serving(settings=settings, taker=counter.take) as (server, port), to(port) as alice:
+        with alice.subscribe(SubmitMany(0, (b"t",) * 20, 1_000)):
+            await counter.has(1)
+            assert not server.counters.throttled
+        with alice.subscribe(SubmitMany(0, (b"t",) * 20, 1_000)):
+            await counter.has(2)
+            while not server.counters.throttled:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_outcomes_beyond_one_frame_come_in_several() -> None:
+    """Each place once, and only the last of them is the last."""
+    counter = Counter()
+    large = executed(Height(1), 0, TransactionId(bytes(32)), Code.OK, [bytes(3_000_000)])
+    async with serving(taker=counter.take) as (_, port), to(port) as alice:
+        with alice.subscribe(SubmitMany(0, (b"t",) * 5, 1_000)) as replies:
+            await counter.has(1)
+            [(request, decided)] = counter.taken
+            decided(Outcomes(request.id, tuple((place, large) for place in range(4)), busy(4), True))
+            parts = [await replies.receive() for _ in range(2)]
+    assert all(isinstance(part, Outcomes) for part in parts)
+    told = [place for part in parts for place, _ in part.receipts] + [  # type: ignore[union-attr]
+        one.place
+        for part in parts
+        for one in part.refusals  # type: ignore[union-attr]
+    ]
+    assert sorted(told) == list(range(5))
+    assert [part.is_last for part in parts] == [False, True]  # type: ignore[union-attr]
+
+
+async def test_a_session_that_ends_in_the_middle_hears_no_more_and_disturbs_nobody() -> None:
+    counter = Counter()
+    async with serving(taker=counter.take) as (server, port), to(port, BOB) as bob:
+        async with to(port) as alice:
+            with alice.subscribe(SubmitMany(0, (b"one",), 1_000)):
+                await counter.has(1)
+        while len(server.sessions) > 1:
+            await trio.lowlevel.checkpoint()
+        [(request, decided)] = counter.taken
+        decided(Outcomes(request.id, (), busy(0), True))
+        assert isinstance(await bob.call(GetAccount(0)), AccountReply)
+
+
+async def test_who_does_not_read_its_outcomes_loses_its_session() -> None:
+    counter = Counter()
+    large = executed(Height(1), 0, TransactionId(bytes(32)), Code.OK, [bytes(900_000)])
+    async with serving(settings=ClientSettings(out_bytes_max=2_000_000), taker=counter.take) as (server, port):
+        async with tls_to(port, pinning_client_context()) as stream:
+            await enter(stream)
+            await stream.send_all(encode_frame(encode(SubmitMany(1, (b"t",) * 50, 1_000))))
+            await counter.has(1)
+            for place in range(50):
+                counter.taken[0][1](Outcomes(1, ((place, large),), (), place == 49))
             while server.sessions:
                 await trio.lowlevel.checkpoint()
         assert server.counters.slow_readers == 1

@@ -1,7 +1,10 @@
 """Nodes killed with SIGKILL under load: what was acknowledged stays, and who comes back catches up."""
 
 import pytest
+import trio
 
+from p2pledger.chain.transaction import parse
+from p2pledger.client.ledger import Told
 from p2pledger.primitives.errors import Code
 from tests.node.health import agree, height, hospital, load, primary, reaches, receipt_at, until, view
 
@@ -74,3 +77,36 @@ async def test_all_killed_at_once_keep_what_was_acknowledged(consortium):
         ]
         assert [each.executed for each in same] == [reply.executed]
     await agree(cluster, running.receipts)
+
+
+async def test_what_was_submitted_in_bulk_through_a_node_that_is_killed_is_decided_once(consortium):
+    """The node that took them in dies with hundreds undecided: another gets the identical bytes, each place has one
+    outcome, and what was told before is what is proven after."""
+    cluster = consortium(4)
+    await cluster.start()
+    await cluster.wait_ready()
+    async with hospital(cluster) as at:
+        asked, outcomes, told, first = cluster.names[0], [], [], trio.Event()
+        signed = [await at.ledger.sign(at.operation()) for _ in range(600)]
+
+        def note(place: int, _: object) -> None:
+            told.append(place)
+            first.set()
+
+        async def submit() -> None:
+            outcomes.extend(await at.ledger.send_all(signed, told=note))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(submit)
+            await first.wait()
+            cluster.kill(asked)
+        assert sorted(told) == list(range(len(signed)))
+        assert [one.code for one in outcomes] == [Code.OK] * len(signed)
+        ids = [parse(data).id for data in signed]
+        assert [one.executed.receipt.transaction for one in outcomes] == ids
+        assert {one.node.key for one in outcomes if isinstance(one, Told)} > {cluster.address(asked).key}
+        await cluster.start(asked)
+        await cluster.wait_ready(asked)
+        proven = await at.ledger.send_all(signed, prove=True)
+    assert [one.executed for one in proven] == [one.executed for one in outcomes]
+    await agree(cluster, proven)

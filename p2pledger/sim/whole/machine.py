@@ -20,8 +20,8 @@ from p2pledger.engine.ports import LedgerStore, LedgerWrite, StateFlush, StateSn
 from p2pledger.network.link import RECEIVE_BYTES
 from p2pledger.node.driver import INBOX_HIGH, Driver
 from p2pledger.node.home import Home
+from p2pledger.node.intake import SUBMISSIONS_MAX
 from p2pledger.node.node import Node, opened_stores
-from p2pledger.node.server import SUBMISSIONS_MAX
 from p2pledger.node.surroundings import Surroundings
 from p2pledger.node.verifier import BATCHES_PER_NODE, VOTES_PER_NODE
 from p2pledger.primitives import limits

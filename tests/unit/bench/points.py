@@ -9,7 +9,7 @@ FLOOR = Floor(processes=4, verifies_per_s=40_000, verify_us=50, fsync_ms=1.5)
 
 def row(number: int, due: float, sent: float, done: float, code: int = 0, kind: str = "record") -> Row:
     """A transaction without proof."""
-    return Row(number, kind, 0, due, sent, NEVER, done, NEVER, code, 0)
+    return Row(number, kind, 0, due, sent, done, NEVER, code, 0)
 
 
 def validator(**changed: object) -> ValidatorFigures:

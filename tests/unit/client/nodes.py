@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 import trio
 from msgspec.structs import replace
 
+from p2pledger.chain.receipt import Executed
 from p2pledger.chain.transaction import check_signatures, parse
 from p2pledger.client.ledger import LedgerClient, open_ledger
 from p2pledger.client.links import Node
@@ -37,15 +38,18 @@ from p2pledger.network.api import (
     GetState,
     GuardiansReply,
     OrganisationsReply,
+    Outcomes,
     ReceiptReply,
+    Refusal,
     Reply,
     Request,
     ReviewsReply,
     Submit,
+    SubmitMany,
     Subscribe,
 )
 from p2pledger.network.certificates import make_certificate
-from p2pledger.network.clients import ClientServer, Session
+from p2pledger.network.clients import ClientServer, Decided, Session
 from p2pledger.node.feed import Feed
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, Rejected
@@ -154,6 +158,30 @@ class HonestNode:
         self.chain.tick()
         return Accepted(request.id, transaction.id)
 
+    def take(self, session: Session, request: Request, decided: Decided) -> bool:
+        """What a node's client port answers without a task: here SubmitMany alone, in two replies."""
+        if not isinstance(request, SubmitMany):
+            return False
+        outcomes = [self.outcome(place, data) for place, data in enumerate(request.transactions)]
+        self.chain.tick()
+        half = len(outcomes) // 2
+        for some, is_last in ((outcomes[:half], False), (outcomes[half:], True)):
+            receipts = tuple((place, one) for place, one in some if isinstance(one, Executed))
+            refusals = tuple(Refusal(place, one.code, one.detail) for place, one in some if isinstance(one, Rejected))
+            decided(Outcomes(request.id, receipts, refusals, is_last))
+        return True
+
+    def outcome(self, place: int, data: bytes) -> tuple[int, Executed | Rejected]:
+        transaction = parse(data)
+        self.submitted.append(data)
+        sender, nonce = transaction.body.sender, transaction.body.nonce
+        if not self.nonces(sender).is_used(nonce):
+            self.chain.run(data)
+        executed = self.chain.receipts[sender, nonce]
+        if executed.receipt.transaction == transaction.id:
+            return place, executed
+        return place, Rejected(Code.E_NONCE, f"nonce {nonce} was used")
+
     def nonces(self, account: AccountKey) -> Window:
         number = ledger_keys.account_number(account, self.chain.state)
         return EMPTY if number is None else ledger_keys.window_at(ledger_keys.nonces(number), self.chain.state)
@@ -186,6 +214,7 @@ async def client_of(
                 chain.chain,
                 node.answer,
                 lambda account: queries.role_of(account, chain.state),
+                taker=node.take,
                 feeder=node.next_page,
             )
             port = await nursery.start(server.serve, "127.0.0.1", 0)

@@ -78,7 +78,7 @@ class Lone:
                 self.state.flush(effect.flush)
                 return self.engine.handle(Flushed(effect.flush.height), self.now)
             case Answer():
-                assert effect.code == Code.OK, effect.detail
+                assert effect.refusals == [None]
             case Stop():
                 self.stops.append(effect)
             case _:
@@ -88,7 +88,7 @@ class Lone:
     def submit(self, transaction: Transaction) -> Height:
         """The height at which a transaction was executed, after everything about it is in a header."""
         before = self.engine.executor.executed
-        self.perform(self.engine.handle(Submitted(1, transaction), self.now))
+        self.perform(self.engine.handle(Submitted(1, (transaction,)), self.now))
         while self.engine.executor.executed == before or self.engine.executor.has_unsealed(
             self.engine.executor.last.executed_height
         ):

@@ -51,6 +51,6 @@ async def test_nothing_is_signed_before_it_is_durable(tmp_path: Path) -> None:
     await driver._perform(engine.start())
     expires = Millis(now.wall_ms + 60_000)
     transaction = parse(sign(founding.chain, consortium.accounts[0], Nonce(1), expires, [Put(b"k", b"v")]))
-    await driver._perform(engine.handle(Submitted(1, transaction), now))
+    await driver._perform(engine.handle(Submitted(1, (transaction,)), now))
     assert witness.was_durable == {"PrePrepare": True, "Prepare": True, "Commit": True}
     assert ledger.tip() >= 1

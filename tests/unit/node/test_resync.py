@@ -45,7 +45,7 @@ def home(tmp_path: Path) -> Home:
         node.register(3)
         node.register(4)
         node.dies_before_commit = True
-        node.perform(node.engine.handle(Submitted(1, node.registration(7)), node.now))
+        node.perform(node.engine.handle(Submitted(1, (node.registration(7),)), node.now))
         assert 0 < node.state.height() < node.ledger.tip()
     return home
 

@@ -47,7 +47,7 @@ def server() -> Server:
     engine = Engine(world.founding, HealthApplication(), key("node of Berg"), None, ledger, state, now)
     made = Server(engine, ledger, state, make_metrics())
     receipt = executed(Height(0), 0, hash32("transaction"), Code.OK, [b"event"])  # type: ignore[arg-type]
-    made._unindexed[AccountKey(PATIENT.public), Nonce(7)] = receipt
+    made.intake.unindexed[AccountKey(PATIENT.public), Nonce(7)] = receipt
     return made
 
 

@@ -1,5 +1,6 @@
 """What the verifier counts: signatures by what they stand under, and the processor time that it took."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -15,21 +16,22 @@ async def test_each_signature_of_a_submission_is_counted_once(tmp_path: Path) ->
     verdicts: list[Rejected | None] = []
     done = trio.Event()
 
-    def note(_: object, refusal: Rejected | None) -> None:
-        verdicts.append(refusal)
+    def note(refusals: Sequence[Rejected | None]) -> None:
+        verdicts.extend(refusals)
         if len(verdicts) == 3:
             done.set()
 
     with lone_node(home) as lone:
         verifier = Verifier(home.founding, lambda _: None, threads=1)
-        for number in (1, 2, 3):
-            verifier.ask_submission(Submission(lone.registration(number), note))
+        verifier.ask_submission(Submission([lone.registration(1)], note))
+        verifier.ask_submission(Submission([lone.registration(2), lone.registration(3)], note))
+        assert verifier.submissions_waiting == 3
         async with trio.open_nursery() as nursery:
             nursery.start_soon(verifier.run)
             await done.wait()
             nursery.cancel_scope.cancel()
     assert verdicts == [None] * 3
     assert verifier.checked == {"submission": 6}
-    assert verifier.bad == 0
+    assert verifier.bad == verifier.submissions_waiting == 0
     assert verifier.cpu_s["submission"] > 0
     assert verifier.cpu_s["vote"] == verifier.cpu_s["batch"] == 0
