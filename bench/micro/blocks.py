@@ -17,7 +17,7 @@ from bench.floor import loop
 from bench.scenario import Workload
 from bench.town import Planned, Town
 from p2pledger.chain.batch import batch_id, check_batch, parse_batch, seal
-from p2pledger.chain.block import PROTOCOL_VERSION, Header, transaction_root
+from p2pledger.chain.block import PROTOCOL_VERSION, Header, transaction_root, unsettled_after
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.receipt import Receipt
 from p2pledger.client.keyring import OrganisationWallet
@@ -111,6 +111,7 @@ class Bench:
             parameters_hash=self.founding.parameters.hash,
             batches=tuple(batches),  # type: ignore[arg-type]
             transaction_root=transaction_root(ids),  # type: ignore[arg-type]
+            unsettled=unsettled_after(last, self.founding.parameters.checkpoint_interval) + len(ids),
             executed_height=executor.executed,
             effects_roots=effects,
             state_roots=states,

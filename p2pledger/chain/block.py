@@ -14,6 +14,7 @@ from p2pledger.primitives import limits, merkle
 from p2pledger.primitives.codec import Record, encode
 from p2pledger.primitives.crypto import Domain, tagged_hash
 from p2pledger.primitives.ids import (
+    U64,
     BatchId,
     BlockHash,
     Bytes32,
@@ -53,6 +54,8 @@ class Header(Record, frozen=True, dict=True, gc=True):
     batches: Annotated[tuple[BatchId, ...], Meta(max_length=limits.BLOCK_BATCHES_MAX)]
     transaction_root: Bytes32
     """RFC 9162 root over the transaction ids of all batches in order."""
+    unsettled: U64
+    """Transactions since the last checkpoint, this block's included: headers alone tell where checkpoints are."""
     executed_height: Height
     effects_roots: Annotated[tuple[Bytes32, ...], Meta(max_length=limits.WINDOW_MAX)]
     """For each height after the parent's executed height up to `executed_height`."""
@@ -74,12 +77,25 @@ def transaction_root(ids: Sequence[TransactionId]) -> bytes:
     return merkle.root(ids)
 
 
-def is_checkpoint(height: int, is_empty: bool, parent_is_empty: bool, interval: int) -> bool:
-    """Whether the state root after `height` must be put into a header.
+def is_checkpoint(header: Header, parent_is_empty: bool, interval: int) -> bool:
+    """Whether the state root after this block must be put into a header.
 
-    Every `interval` heights, and at the first empty block after a block with transactions: the chain goes quiet.
+    Every `interval` heights, with so many transactions that a flush of more would take too much memory, and at the
+    first empty block after a block with transactions: the chain goes quiet.
     """
-    return height % interval == 0 or (is_empty and not parent_is_empty)
+    return _is_full(header, interval) or (header.is_empty and not parent_is_empty)
+
+
+def unsettled_after(parent: Header, interval: int) -> int:
+    """The transactions since the last checkpoint after `parent`, for the block on it to go on from.
+
+    Behind an empty block there are none: it is a checkpoint itself, or only empty blocks lie between it and one.
+    """
+    return 0 if parent.is_empty or _is_full(parent, interval) else parent.unsettled
+
+
+def _is_full(header: Header, interval: int) -> bool:
+    return header.height % interval == 0 or header.unsettled >= limits.CHECKPOINT_TRANSACTIONS
 
 
 @dataclass(frozen=True, slots=True)

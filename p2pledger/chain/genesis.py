@@ -251,6 +251,7 @@ class Founding:
             parameters_hash=self.parameters.hash,
             batches=(),
             transaction_root=merkle.EMPTY_ROOT,
+            unsettled=0,
             executed_height=Height(0),
             effects_roots=(),
             state_roots=(),

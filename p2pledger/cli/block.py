@@ -38,6 +38,7 @@ def get(connection: Connection, height: int) -> None:
         "parent": header.parent,
         "batches": list(header.batches),
         "transaction_root": header.transaction_root,
+        "unsettled": header.unsettled,
         "executed_height": header.executed_height,
         "effects_roots": list(header.effects_roots),
         "state_roots": [f"{root.height}: {root.root.hex()}" for root in header.state_roots],

@@ -186,20 +186,21 @@ class Founding:
 
     def has(self, key: bytes, value: bytes | None, height: int, proof: bytes, anchor: bytes) -> None:
         """Step 4: the state at a checkpoint has this value at this key."""
-        roots = dict(self.header(anchor)[13])
+        roots = dict(self.header(anchor)[14])
         demand(height in roots, f"the header carries no state root of height {height}")
         leaves, path = unpack(proof)
         hashed = tagged(b"p2pl/state-key/1", key)
-        bucket = int.from_bytes(hashed[:2], "big")
-        demand(len(path) == 16, "a state proof of another length")
+        bucket = int.from_bytes(hashed[:3], "big") >> 6
+        demand(len(path) == 42, "a state proof of another length")
         demand(all(left[0] < right[0] for left, right in pairwise(leaves)), "leaves of a state proof out of order")
-        demand(all(leaf[0][:2] == hashed[:2] for leaf in leaves), "a leaf of a state proof in the wrong bucket")
         demand(all(len(part) == 32 for leaf in leaves for part in leaf), "a leaf of a state proof of another length")
+        there = [int.from_bytes(leaf[0][:3], "big") >> 6 for leaf in leaves]
+        demand(all(other == bucket for other in there), "a leaf of a state proof in the wrong bucket")
         record = b"".join(leaf[0] + leaf[1] for leaf in leaves)
         reached = sha256(b"\x00" + record) if record else sha256(b"")
-        for level, sibling in enumerate(path):
-            is_right = (bucket >> level) & 1
-            reached = sha256(b"\x01" + (sibling + reached if is_right else reached + sibling))
+        for level in range(6):
+            place, siblings = bucket >> 3 * level & 7, path[7 * level : 7 * level + 7]
+            reached = sha256(b"\x01" + b"".join([*siblings[:place], reached, *siblings[place:]]))
         demand(reached == roots[height], "a state proof leads to another root")
         found = dict(leaves).get(hashed)
         demand(found == (None if value is None else sha256(value)), "the state says something else")

@@ -145,11 +145,10 @@ class Executor:
     def _is_due(self, height: Height) -> bool:
         header = self._header(height)
         parent_is_empty = height == 1 or self._header(Height(height - 1)).is_empty
-        return is_checkpoint(height, header.is_empty, parent_is_empty, self._founding.parameters.checkpoint_interval)
+        return is_checkpoint(header, parent_is_empty, self._founding.parameters.checkpoint_interval)
 
     def _note_significant(self, header: Header, parent_is_empty: bool) -> bool:
-        interval = self._founding.parameters.checkpoint_interval
-        due = is_checkpoint(header.height, header.is_empty, parent_is_empty, interval)
+        due = is_checkpoint(header, parent_is_empty, self._founding.parameters.checkpoint_interval)
         if due or not header.is_empty:
             self.significant.add(header.height)
         return due

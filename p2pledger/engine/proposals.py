@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from p2pledger.chain.batch import Batch
-from p2pledger.chain.block import PROTOCOL_VERSION, Header, transaction_root
+from p2pledger.chain.block import PROTOCOL_VERSION, Header, transaction_root, unsettled_after
 from p2pledger.chain.genesis import Founding
 from p2pledger.chain.transaction import Transaction
 from p2pledger.engine.executor import Executor
@@ -64,7 +64,7 @@ def judge(
     wall_ms: int,
 ) -> Judgement:
     """Whether a block with all its bodies at hand may be prepared on top of `parent`."""
-    bad = structure_fault(header, parent, founding) or _contents(header, bodies, windows)
+    bad = structure_fault(header, parent, founding) or _contents(header, parent, bodies, windows, founding)
     if bad:
         return Judgement(Verdict.BAD, bad)
     drift = founding.parameters.drift_ms
@@ -92,7 +92,13 @@ def structure_fault(header: Header, parent: Header, founding: Founding) -> str:
     return ""
 
 
-def _contents(header: Header, bodies: Sequence[tuple[Batch, Sequence[Transaction]]], windows: OriginWindows) -> str:
+def _contents(
+    header: Header,
+    parent: Header,
+    bodies: Sequence[tuple[Batch, Sequence[Transaction]]],
+    windows: OriginWindows,
+    founding: Founding,
+) -> str:
     seen = OriginWindows(dict(windows.windows))
     ids = []
     size = 0
@@ -107,6 +113,9 @@ def _contents(header: Header, bodies: Sequence[tuple[Batch, Sequence[Transaction
         return f"{len(ids)} transactions of {size} bytes are more than a block may hold"
     if header.transaction_root != transaction_root(ids):
         return "transaction root does not match the bodies"
+    unsettled = unsettled_after(parent, founding.parameters.checkpoint_interval) + len(ids)
+    if header.unsettled != unsettled:
+        return f"{header.unsettled} transactions since the last checkpoint, by our count {unsettled}"
     return ""
 
 
@@ -165,6 +174,7 @@ def build(parent: Header, chosen: Selection, executor: Executor, founding: Found
         parameters_hash=founding.parameters.hash,
         batches=tuple(pooled.id for pooled in chosen.batches),
         transaction_root=transaction_root([t.id for pooled in chosen.batches for t in pooled.transactions]),
+        unsettled=unsettled_after(parent, founding.parameters.checkpoint_interval) + chosen.transactions,
         executed_height=executed,
         effects_roots=effects,
         state_roots=states,

@@ -7,7 +7,7 @@ ten seconds for a million keys, so it is for an operator's check and after a dou
 
 from p2pledger.engine.ports import StateSnapshot
 from p2pledger.primitives.errors import StoreError
-from p2pledger.state.tree import bucket_pairs, key_hash, rebuilt_root, value_hash
+from p2pledger.state.tree import BUCKETS, bucket_of, bucket_pairs, key_hash, rebuilt_root, value_hash
 
 
 def audit_state(snapshot: StateSnapshot, root: bytes) -> int:
@@ -22,9 +22,9 @@ def audit_state(snapshot: StateSnapshot, root: bytes) -> int:
     for key, value in snapshot.scan(b""):
         keys += 1
         hashed = key_hash(key)
-        if bucket_pairs(snapshot.tree, hashed).get(hashed) != value_hash(value):
+        if bucket_pairs(snapshot.tree, bucket_of(hashed)).get(hashed) != value_hash(value):
             raise StoreError(f"the value at state key {key.hex()} is damaged: the tree has another hash for it")
-    leaves = sum(len(bucket_pairs(snapshot.tree, bucket.to_bytes(2, "big"))) for bucket in range(2**16))
+    leaves = sum(len(bucket_pairs(snapshot.tree, bucket)) for bucket in range(BUCKETS))
     if leaves != keys:
         raise StoreError(f"the state of height {snapshot.height} has {keys} keys, but its tree has {leaves}")
     return keys

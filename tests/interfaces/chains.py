@@ -56,6 +56,7 @@ def header(height: int, parent: bytes, bodies: Sequence[bytes] = (), time_ms: in
         parameters_hash=bytes(32),
         batches=tuple(batch_id(body) for body in bodies),
         transaction_root=bytes(32),
+        unsettled=0,
         executed_height=Height(0),
         effects_roots=(),
         state_roots=(),

@@ -11,7 +11,7 @@ from random import Random
 from msgspec.structs import replace
 
 from p2pledger.chain.batch import Batch, batch_id, check_batch, parse_batch, seal
-from p2pledger.chain.block import Header, transaction_root
+from p2pledger.chain.block import Header, transaction_root, unsettled_after
 from p2pledger.chain.genesis import Parameters
 from p2pledger.chain.transaction import Transaction, parse, sign
 from p2pledger.consensus.messages import Certificate, Vote, ballot_statement
@@ -167,6 +167,7 @@ def _header(voices: Voices, parent: Header, bodies: list[tuple[Batch, list[Trans
         time_ms=Millis(parent.time_ms + voices.random.choice([1, 1_000, 60_000])),
         batches=tuple(BatchId(sha256(b"batch %d" % at)) for at in range(len(bodies))),
         transaction_root=transaction_root(ids),
+        unsettled=unsettled_after(parent, voices.founding.parameters.checkpoint_interval) + len(ids),
         effects_roots=(),
         state_roots=(),
     )
@@ -176,6 +177,7 @@ def _flawed(header: Header) -> Iterator[tuple[str, Header]]:
     for _ in range(8):
         yield "", header
     yield "transaction root", replace(header, transaction_root=bytes(32))
+    yield "transactions since the checkpoint", replace(header, unsettled=header.unsettled + 1)
     yield "effects roots", replace(header, effects_roots=(bytes(32),))
     yield "executed height", replace(header, executed_height=header.height)
     yield "time of its parent", replace(header, time_ms=Millis(0))

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from p2pledger.chain.block import Header
+from p2pledger.chain.block import Header, unsettled_after
 from p2pledger.consensus.messages import Commit, Message, Prepare, PrePrepare, Signed, statement
 from p2pledger.messages import Agreement, Relay, parse_message
 from p2pledger.primitives.codec import encode
@@ -78,6 +78,7 @@ class Rewriter(Adversary):
     """As primary shows everybody another block than its engine built, and builds on what it showed."""
 
     def __init__(self) -> None:
+        self._built: dict[BlockHash, Header] = {}
         self._shown: dict[BlockHash, Header] = {}
 
     def spoil(self, header: Header) -> Header:
@@ -94,7 +95,14 @@ class Rewriter(Adversary):
 
     def _rewritten(self, header: Header) -> Header:
         if header.hash not in self._shown:
+            self._built[header.hash] = header
             parent = self._shown.get(header.parent)
-            shown = header if parent is None else replace(header, parent=parent.hash)
+            shown = header if parent is None else self._moved(header, self._built[header.parent], parent)
             self._shown[header.hash] = self.spoil(shown)
         return self._shown[header.hash]
+
+    def _moved(self, header: Header, built: Header, parent: Header) -> Header:
+        """On another parent than the one it was built on."""
+        interval = self.world.consortium.founding.parameters.checkpoint_interval
+        own = header.unsettled - unsettled_after(built, interval)
+        return replace(header, parent=parent.hash, unsettled=unsettled_after(parent, interval) + own)

@@ -8,6 +8,7 @@ from p2pledger.chain.batch import parse_batch
 from p2pledger.chain.block import Header, transaction_root
 from p2pledger.consensus.messages import Commit, NewView, Prepare, PrePrepare, SignedClaim, ViewChange
 from p2pledger.messages import Agreement, parse_message
+from p2pledger.primitives import limits
 from p2pledger.primitives.ids import BatchId, Millis, NodeId
 from p2pledger.sim.adversaries.base import Adversary, Rewriter
 
@@ -50,6 +51,7 @@ class Deceiver(Rewriter):
             replace(header, batches=header.batches * 2),
             replace(header, parameters_hash=bytes(32)),
             replace(header, validators_hash=bytes(32)),
+            replace(header, unsettled=0 if header.unsettled else limits.CHECKPOINT_TRANSACTIONS),
         ]
         return self.chance.choice(spoilt)
 
@@ -87,10 +89,15 @@ class Censor(Rewriter):
         if engine is None or not any(self._is_from(victim, id_) for id_ in header.batches):
             return header
         self.acts()
-        return replace(header, batches=(), transaction_root=transaction_root([]))
+        left_out = sum(len(parse_batch(data).transactions) for data in map(self._body, header.batches) if data)
+        unsettled = header.unsettled - left_out
+        return replace(header, batches=(), transaction_root=transaction_root([]), unsettled=unsettled)
+
+    def _body(self, batch: BatchId) -> bytes | None:
+        return self.node.ledger.body(batch)
 
     def _is_from(self, victim: NodeId, batch: BatchId) -> bool:
-        data = self.node.ledger.body(batch)
+        data = self._body(batch)
         return data is not None and parse_batch(data).origin == victim
 
 

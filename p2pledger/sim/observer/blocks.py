@@ -79,7 +79,7 @@ def read_founding(data: bytes) -> Founding:
     window, _, timeout_cap_ms, drift_ms, heartbeat_ms, _, checkpoint_interval, *_ = array(parameters, 18)
     validators_hash = sha256(pack([[seat.key, seat.node, seat.organisation] for seat in seats])).digest()
     parameters_hash = sha256(pack(parameters)).digest()
-    rest = (created_ms, validators_hash, None, parameters_hash, (), NOTHING, 0, (), ())
+    rest = (created_ms, validators_hash, None, parameters_hash, (), NOTHING, 0, 0, (), ())
     block = tagged_hash(b"p2pl/block/1", pack((version, chain, 0, 0, bytes(32), *rest)))
     nodes = frozenset(seat.node for seat in seats)
     accounts = nodes.union(sized(card[3]) for card in cards)
@@ -117,6 +117,7 @@ class Header:
     parameters_hash: bytes
     batches: tuple[bytes, ...]
     transaction_root: bytes
+    unsettled: int
     executed_height: int
     effects_roots: tuple[bytes, ...]
     state_roots: tuple[tuple[int, bytes], ...]
@@ -124,10 +125,8 @@ class Header:
 
 def header_of(value: Any) -> Header:
     """A header from the array of its fields."""
-    version, chain, epoch, height, parent, time_ms, validators, _, parameters, batches, root, executed, *roots = array(
-        value, 14
-    )
-    effects, states = roots
+    version, chain, epoch, height, parent, time_ms, validators, _, parameters, batches, root, *rest = array(value, 15)
+    unsettled, executed, effects, states = rest
     if version != 1:
         raise Unreadable(f"header of version {version!r:.20}")
     return Header(
@@ -141,6 +140,7 @@ def header_of(value: Any) -> Header:
         sized(parameters),
         tuple(sized(batch) for batch in listed(batches)),
         sized(root),
+        number(unsettled),
         number(executed),
         tuple(sized(effect) for effect in listed(effects)),
         tuple((number(array(state, 2)[0]), sized(state[1])) for state in listed(states)),

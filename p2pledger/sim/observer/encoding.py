@@ -118,8 +118,8 @@ def leaf(entry: bytes) -> bytes:
 def _levels() -> list[bytes]:
     """The hash of a subtree of empty buckets, by its height."""
     empty = [NOTHING]
-    for _ in range(16):
-        empty.append(sha256(b"\x01" + empty[-1] + empty[-1]).digest())
+    for _ in range(6):
+        empty.append(sha256(b"\x01" + 8 * empty[-1]).digest())
     return empty
 
 
@@ -131,15 +131,15 @@ def state_root(state: dict[bytes, bytes]) -> bytes:
     buckets: dict[int, list[bytes]] = {}
     for key, value in state.items():
         key_hash = tagged_hash(b"p2pl/state-key/1", key)
-        buckets.setdefault(int.from_bytes(key_hash[:2], "big"), []).append(key_hash + sha256(value).digest())
+        buckets.setdefault(int.from_bytes(key_hash[:3], "big") >> 6, []).append(key_hash + sha256(value).digest())
     level = {bucket: leaf(b"".join(sorted(pairs))) for bucket, pairs in buckets.items()}
-    for height in range(16):
+    for height in range(6):
         empty = _EMPTY[height]
         level = {
-            at: sha256(b"\x01" + level.get(2 * at, empty) + level.get(2 * at + 1, empty)).digest()
-            for at in {child // 2 for child in level}
+            at: sha256(b"\x01" + b"".join([level.get(8 * at + child, empty) for child in range(8)])).digest()
+            for at in {child // 8 for child in level}
         }
-    return level.get(0, _EMPTY[16])
+    return level.get(0, _EMPTY[6])
 
 
 def faults(n: int) -> int:

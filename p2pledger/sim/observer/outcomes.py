@@ -13,6 +13,8 @@ OK, E_NONCE = 0, 5
 """Codes of receipts; with E_NONCE no nonce is used up."""
 NONCES_AHEAD = 1024
 """Nonces of a sender below and above its highest one that may still be used."""
+CHECKPOINT_TRANSACTIONS = 5_000
+"""As many after a checkpoint make another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Outcomes:
         self._senders: dict[bytes, _Sender] = {key: _Sender(is_known=True) for key in founding.accounts}
         self._reached = 0
         """The highest height that anybody told of."""
+        self._unsettled = 0
+        """Transactions after the last checkpoint below the next height to be told of."""
         self._skipped: dict[int, list[Transaction]] = {}
         self._by_height: dict[int, _Outcome] = {}
         self._listed: dict[int, bytes] = {}
@@ -148,6 +152,14 @@ class Outcomes:
                 raise InvariantBroken(f"5: block {header.height} holds what cannot be read: {error}") from error
         if merkle_root([leaf(each.id) for each in found]) != header.transaction_root:
             raise InvariantBroken(f"5: the transaction root of block {header.height} is not that of its batches")
+        self._unsettled += len(found)
+        if header.unsettled != self._unsettled:
+            raise InvariantBroken(
+                f"6: block {header.height} counts {header.unsettled} transactions since the last checkpoint, there are "
+                f"{self._unsettled}"
+            )
+        is_full = header.height % self._founding.checkpoint_interval == 0 or self._unsettled >= CHECKPOINT_TRANSACTIONS
+        self._unsettled = 0 if is_full or not header.batches else self._unsettled
         for each in found:
             if each.chain != self._founding.chain or not each.is_signed():
                 raise InvariantBroken(f"5, I2: transaction {each.id.hex()[:8]} is executed and not properly signed")

@@ -68,6 +68,8 @@ def is_refused(act: Callable[[], object]) -> bool:
             {"next_validators_hash": bytes(32)},
         ),
         (Check(proposals._contents, "if header.transaction_root"), {"transaction_root": bytes(32)}),
+        (Check(proposals._contents, "if header.unsettled"), {"unsettled": 0}),
+        (Check(proposals._contents, "if header.unsettled"), {"unsettled": limits.CHECKPOINT_TRANSACTIONS}),
         (Check(proposals._roots, "header.effects_roots != effects"), {"effects_roots": (bytes(32),)}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -71,6 +71,8 @@ def test_what_is_built_is_found_good(executor: Executor) -> None:
         {"next_validators_hash": bytes(32)},
         {"parameters_hash": bytes(32)},
         {"transaction_root": bytes(32)},
+        {"unsettled": 0},
+        {"unsettled": 2},
         {"executed_height": 1},
         {"effects_roots": (bytes(32),)},
         {"time_ms": GENESIS.time_ms},

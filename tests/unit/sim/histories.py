@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from p2pledger.chain.batch import seal
-from p2pledger.chain.block import Header, StateRoot, transaction_root
+from p2pledger.chain.block import Header, StateRoot, transaction_root, unsettled_after
 from p2pledger.chain.genesis import Parameters
 from p2pledger.chain.receipt import executed
 from p2pledger.chain.statement import Claim
@@ -168,6 +168,7 @@ class History:
             parent=parent.hash,
             time_ms=Millis(parent.time_ms + 1 + variant),
             batches=tuple(batches),
+            unsettled=unsettled_after(parent, self.founding.parameters.checkpoint_interval),
             executed_height=parent.executed_height,
             effects_roots=(),
             state_roots=(),
@@ -191,7 +192,8 @@ class History:
         for node in range(self.n):
             self.observer.stored(node, body)
         header = self.header(parent, batches=[sha256(body)])
-        return replace(header, transaction_root=transaction_root([each.id for each in transactions]))
+        root = transaction_root([each.id for each in transactions])
+        return replace(header, transaction_root=root, unsettled=header.unsettled + len(transactions))
 
     def agree(self, header: Header, seats: Sequence[int] = (0, 1, 2), view: int = 0) -> None:
         """The honest way to a block: everybody journals, prepares and commits."""

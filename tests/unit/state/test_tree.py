@@ -10,7 +10,18 @@ from hypothesis import strategies as st
 from p2pledger.primitives import merkle
 from p2pledger.primitives.codec import decode, encode
 from p2pledger.primitives.errors import InvalidInput, ProofError
-from p2pledger.state.tree import EMPTY, Nodes, StateProof, check_state_proof, key_hash, proof_root, prove, root, update
+from p2pledger.state.tree import (
+    EMPTY,
+    Nodes,
+    StateProof,
+    bucket_of,
+    check_state_proof,
+    key_hash,
+    proof_root,
+    prove,
+    root,
+    update,
+)
 
 KEYS = st.binary(min_size=1, max_size=2)
 STATES = st.dictionaries(KEYS, st.binary(max_size=3), max_size=20)
@@ -24,25 +35,25 @@ def naive_root(state: Mapping[bytes, bytes]) -> bytes:
     for key, value in state.items():
         hashed = sha256(bytes([len(tag)]) + tag + key).digest()
         pair = hashed + sha256(value).digest()
-        buckets.setdefault(int.from_bytes(hashed[:2], "big"), []).append(pair)
+        buckets.setdefault(int.from_bytes(hashed, "big") >> 238, []).append(pair)
 
     def bucket(pairs: list[bytes]) -> bytes:
         return sha256(b"\0" + b"".join(sorted(pairs))).digest() if pairs else sha256(b"").digest()
 
     def node(level: int, index: int) -> bytes:
-        if not any(number >> level == index for number in buckets):
+        if not any(number >> 3 * level == index for number in buckets):
             return _naive_empty(level)
         if level == 0:
             return bucket(buckets[index])
-        return sha256(b"\1" + node(level - 1, 2 * index) + node(level - 1, 2 * index + 1)).digest()
+        return sha256(b"\1" + b"".join(node(level - 1, 8 * index + child) for child in range(8))).digest()
 
-    return node(16, 0)
+    return node(6, 0)
 
 
 def _naive_empty(level: int) -> bytes:
     value = sha256(b"").digest()
     for _ in range(level):
-        value = sha256(b"\1" + value + value).digest()
+        value = sha256(b"\1" + 8 * value).digest()
     return value
 
 
@@ -55,13 +66,16 @@ class Tree:
 
     def change(self, changes: Mapping[bytes, bytes | None]) -> bytes:
         new_root, writes = update(self.records.get, changes)
+        self.store(writes)
+        assert root(self.records.get) == new_root
+        return new_root
+
+    def store(self, writes: Mapping[bytes, bytes | None]) -> None:
         for key, value in writes.items():
             if value is None:
                 self.records.pop(key, None)
             else:
                 self.records[key] = value
-        assert root(self.records.get) == new_root
-        return new_root
 
     @property
     def root(self) -> bytes:
@@ -72,12 +86,12 @@ class Tree:
 
 
 def keys_of_one_bucket(count: int) -> list[bytes]:
-    """Keys whose hashes share 16 bits, found by trying: what an attacker can do as well."""
-    buckets: dict[bytes, list[bytes]] = {}
+    """Keys whose hashes share 18 bits, found by trying: what an attacker can do as well."""
+    buckets: dict[int, list[bytes]] = {}
     number = 0
     while True:
         key = b"%d" % number
-        bucket = buckets.setdefault(key_hash(key)[:2], [])
+        bucket = buckets.setdefault(bucket_of(key_hash(key)), [])
         bucket.append(key)
         if len(bucket) == count:
             return bucket
@@ -90,7 +104,7 @@ FULL = {key: b"v" + key for key in NEIGHBOURS[:3]} | {b"other": b"1", b"more": b
 
 def test_the_empty_tree_has_a_fixed_root_and_no_records() -> None:
     """What is empty is not stored."""
-    assert Tree().root == EMPTY[16] == _naive_empty(16)
+    assert Tree().root == EMPTY[6] == _naive_empty(6)
     assert Tree().records == {}
 
 
@@ -125,10 +139,10 @@ def test_neighbours_in_one_bucket() -> None:
 
 
 def test_only_what_changes_is_written() -> None:
-    """One changed key: its bucket, its row of nodes and the row above; nothing for no change."""
+    """One changed key: its bucket and its row of nodes of each stored level; nothing for no change."""
     tree = Tree({b"%d" % number: b"1" for number in range(500)})
     _, writes = update(tree.records.get, {b"7": b"2"})
-    assert len(writes) == 3
+    assert len(writes) == 4
     assert update(tree.records.get, {b"7": b"1", b"absent": None}) == (tree.root, {})
 
 
@@ -199,7 +213,7 @@ def test_an_absent_key_is_not_proved_by_the_bucket_of_another() -> None:
     """The attack: show an honest empty bucket from elsewhere. The path itself leads to the root; the key does not."""
     tree = Tree(FULL)
     elsewhere = tree.prove(b"nobody")
-    assert proof_root(elsewhere, int.from_bytes(key_hash(b"nobody")[:2], "big")) == tree.root
+    assert proof_root(elsewhere, bucket_of(key_hash(b"nobody"))) == tree.root
     with pytest.raises(ProofError, match="does not lead to root"):
         check_state_proof(elsewhere, b"other", None, tree.root)
     occupied = tree.prove(NEIGHBOURS[0])
@@ -226,7 +240,7 @@ def test_one_bucket_has_one_order() -> None:
     The root of such a bucket is easily made; what refuses it is the order.
     """
     proof = Tree(FULL).prove(NEIGHBOURS[0])
-    index = int.from_bytes(key_hash(NEIGHBOURS[0])[:2], "big")
+    index = bucket_of(key_hash(NEIGHBOURS[0]))
     first = proof.leaves[0]
     twice = (first, (first[0], sha256(b"second value").digest()), *proof.leaves[1:])
     for leaves in (proof.leaves[::-1], twice):
@@ -235,15 +249,15 @@ def test_one_bucket_has_one_order() -> None:
             check_state_proof(bent, NEIGHBOURS[0], FULL[NEIGHBOURS[0]], proof_root(bent, index))
 
 
-@pytest.mark.parametrize("length", [0, 15, 17])
-def test_a_path_has_sixteen_steps(length: int) -> None:
+@pytest.mark.parametrize("length", [0, 35, 41, 43])
+def test_a_path_has_42_siblings(length: int) -> None:
     """The attack: stop early and offer an inner node as root, or begin below a bucket.
 
     The computed root fits by construction; what refuses it is the length, and on the wire the type already does.
     """
     proof = Tree(FULL).prove(b"other")
     bent = StateProof(proof.leaves, (*proof.path, bytes(32))[:length])
-    index = int.from_bytes(key_hash(b"other")[:2], "big")
+    index = bucket_of(key_hash(b"other"))
     with pytest.raises(ProofError, match=f"path of {length} hashes"):
         check_state_proof(bent, b"other", b"1", proof_root(bent, index))
     with pytest.raises(InvalidInput):
@@ -256,7 +270,7 @@ def test_an_inner_node_does_not_pass_for_a_leaf() -> None:
     proof = tree.prove(NEIGHBOURS[0])
     left, right = (merkle.leaf_hash(hashed + digest) for hashed, digest in proof.leaves)
     bent = StateProof(((left, right),), proof.path)
-    index = int.from_bytes(key_hash(NEIGHBOURS[0])[:2], "big")
+    index = bucket_of(key_hash(NEIGHBOURS[0]))
     assert proof_root(proof, index) == tree.root
     assert proof_root(bent, index) != tree.root
     with pytest.raises(ProofError):
@@ -274,7 +288,28 @@ def test_no_flipped_bit_of_a_proof_goes_unnoticed(state: dict[bytes, bytes], dat
     hashes = [*proof.path, *(part for leaf in proof.leaves for part in leaf)]
     bit = data.draw(st.integers(0, 255))
     hashes[spot] = (int.from_bytes(hashes[spot], "big") ^ 1 << bit).to_bytes(32, "big")
-    rest = hashes[16:]
-    bent = StateProof(tuple(zip(rest[::2], rest[1::2], strict=True)), tuple(hashes[:16]))
+    rest = hashes[42:]
+    bent = StateProof(tuple(zip(rest[::2], rest[1::2], strict=True)), tuple(hashes[:42]))
     with pytest.raises(ProofError):
         check_state_proof(bent, key, state[key], tree.root)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STATES, st.lists(CHANGES, max_size=5), st.sets(st.integers(0, 4)))
+def test_checkpoints_leave_no_trace(
+    state: dict[bytes, bytes], blocks: list[dict[bytes, bytes | None]], settled: set[int]
+) -> None:
+    """However blocks are gathered into checkpoints, the tree after the last one is the tree of the state."""
+    tree, now = Tree(), dict[bytes, bytes | None](state)
+    nodes = Nodes(tree.records.get)
+    nodes.note(state)
+    for number, changes in enumerate(blocks):
+        nodes.note(changes)
+        now.update(changes)
+        if number in settled:
+            tree.store(nodes.settle(tree.records.get)[1])
+    found, writes = nodes.settle(tree.records.get)
+    tree.store(writes)
+    left = {key: value for key, value in now.items() if value is not None}
+    assert found == tree.root == naive_root(left)
+    assert tree.records == Tree(left).records

@@ -61,15 +61,15 @@ def test_a_store_of_another_chain_or_node_is_refused(tmp_path: Path) -> None:
 
 def test_a_store_of_another_format_or_kind_is_refused(tmp_path: Path) -> None:
     """Never guessed at, never converted in passing."""
-    later = {"kind": b"ledger", "format": b"4", "chain": CHAIN, "node": NODE}
+    later = {"kind": b"ledger", "format": b"5", "chain": CHAIN, "node": NODE}
     Environment(tmp_path / "later", later, ["blocks"], {}, 1 << 20).close()
-    with pytest.raises(ConfigError, match="has format 4, not 3"):
+    with pytest.raises(ConfigError, match="has format 5, not 4"):
         opened(tmp_path / "later")
     LmdbStateStore(tmp_path / "state", CHAIN, map_size=1 << 20).close()
     with pytest.raises(ConfigError, match="has kind state, not ledger"):
         opened(tmp_path / "state")
     Environment(tmp_path / "old", {"kind": b"state", "format": b"0", "chain": CHAIN}, [], {}, 1 << 20).close()
-    with pytest.raises(ConfigError, match="has format 0, not 3"):
+    with pytest.raises(ConfigError, match="has format 0, not 4"):
         LmdbStateStore(tmp_path / "old", CHAIN, map_size=1 << 20)
     with pytest.raises(ConfigError, match="has chain"):
         LmdbStateStore(tmp_path / "state", ChainId(b"d" * 32), map_size=1 << 20)
