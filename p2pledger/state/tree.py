@@ -9,7 +9,7 @@ neighbouring nodes of level 1, 3 or 5, level 0 being the buckets' hashes and lev
 made from these. What is empty has no record: docs/state.md.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from itertools import pairwise
 from typing import Annotated, TypeAlias
@@ -52,6 +52,9 @@ class StateProof(Record, frozen=True):
     """42 sibling hashes: on each level from the bucket up the seven others of the same parent, from left to right."""
 
 
+_NODE = b"\x01"
+
+
 def _empty_hashes() -> tuple[bytes, ...]:
     hashes = [merkle.EMPTY_ROOT]
     for _ in range(LEVELS):
@@ -60,7 +63,7 @@ def _empty_hashes() -> tuple[bytes, ...]:
 
 
 def _node_hash(children: bytes) -> bytes:
-    return sha256(b"\x01" + children).digest()
+    return sha256(_NODE + children).digest()
 
 
 EMPTY = _empty_hashes()
@@ -93,31 +96,30 @@ def update(read: Read, changes: Mapping[bytes, bytes | None]) -> tuple[bytes, di
 
 
 class Nodes:
-    """The hashes of all buckets and inner nodes, at most 10 MB: what changes together is hashed together.
+    """All inner nodes, at most 11 MB: what changes together is hashed together.
 
     Goes with one tree through all its changes.
     """
 
     def __init__(self, read: Read) -> None:
         """`read` sees the stored tree."""
-        self._levels = [bytearray(32 * BUCKETS)]
-        """Of the buckets only those whose parent is known; the others' memory is not used."""
-        self._levels += [bytearray(EMPTY[level] * (BUCKETS // _WIDTH**level)) for level in range(1, LEVELS + 1)]
-        self._is_known = bytearray(BUCKETS // _WIDTH)
-        """By node of level 1: whether the buckets below it were read."""
+        self._nodes = [[_NODE + EMPTY[level] * _WIDTH] * (BUCKETS >> 3 * level + 3) for level in range(LEVELS)]
+        """By the level of the children: what a node's hash is taken of. Without bytes where buckets were not read yet."""
         self._noted: dict[bytes, bytes | None] = {}
         """What has changed since the tree was settled."""
-        if read(_row_key(STORED[-1], 0)) is None:
-            return
-        present: list[int] = []
-        for row in range(len(self._is_known) // ROW):
+        if read(_row_key(STORED[-1], 0)) is not None:
+            self._take(read)
+
+    def _take(self, read: Read) -> None:
+        changed: list[int] = []
+        for row in range(BUCKETS // _WIDTH // ROW):
             nodes = read(_row_key(1, row))
             if nodes is not None:
-                self._levels[1][32 * ROW * row : 32 * ROW * (row + 1)] = nodes
-                present += range(ROW * row, ROW * (row + 1))
-        for level in range(2, LEVELS + 1):
-            present = [*dict.fromkeys([index // _WIDTH for index in present])]
-            self._hash_level(level, present)
+                changed += self._put(1, enumerate(_split(nodes, 32), ROW * row))
+        for index in changed:
+            self._nodes[0][index] = b""
+        for _ in self._rise(2, changed):
+            pass
 
     def note(self, changes: Mapping[bytes, bytes | None]) -> None:
         """State keys and their new values, None for one that is gone.
@@ -132,60 +134,62 @@ class Nodes:
         `read` sees the tree's records as they were; the caller stores the new ones together with the state.
         """
         noted, self._noted = self._noted, {}
+        parents = self._nodes[0]
         records: dict[int, bytes] = {}
         for key, value in noted.items():
             hashed = sha256(_KEY_PREFIX + key).digest()
             bucket = int.from_bytes(hashed[:3], "big") >> _UNUSED_BITS
             record = records.get(bucket)
             if record is None:
-                if not self._is_known[bucket // _WIDTH]:
-                    self._learn(read, bucket // _WIDTH)
-                record = read(_bucket_key(bucket)) or b""
+                if not parents[bucket >> 3]:
+                    self._learn(read, bucket >> 3)
+                record = read(b"b" + bucket.to_bytes(3, "big")) or b""
             records[bucket] = _changed(record, hashed, None if value is None else sha256(value).digest())
-        changed = [bucket for bucket in sorted(records) if self._place(bucket, records[bucket])]
+        changed = self._put(0, [(bucket, bucket_hash(records[bucket])) for bucket in sorted(records)])
         writes: dict[bytes, bytes | None] = {_bucket_key(bucket): records[bucket] or None for bucket in changed}
-        for level in range(1, LEVELS + 1):
-            changed = [*dict.fromkeys([index // _WIDTH for index in changed])]
-            self._hash_level(level, changed)
+        for level, nodes in enumerate(self._rise(1, changed), 1):
             if level in STORED:
-                writes |= self._rows(level, dict.fromkeys([index // ROW for index in changed]))
-        return bytes(self._levels[LEVELS]), writes
+                rows = dict.fromkeys([index // ROW for index in nodes])
+                writes.update((_row_key(level, row), self._row(level, row)) for row in rows)
+        return sha256(self._nodes[-1][0]).digest(), writes
 
-    def _place(self, bucket: int, record: bytes) -> bool:
-        """Take a bucket's hash; whether it is another than before."""
-        hashes, at = self._levels[0], 32 * bucket
-        digest = sha256(b"\x00" + record).digest() if record else merkle.EMPTY_ROOT
-        if hashes[at : at + 32] == digest:
-            return False
-        hashes[at : at + 32] = digest
-        return True
+    def _put(self, level: int, hashes: Iterable[tuple[int, bytes]]) -> list[int]:
+        """Take hashes of buckets or nodes into their parents; those that are other than before."""
+        parents = self._nodes[level]
+        changed = []
+        for index, digest in hashes:
+            parent, start = index >> 3, ((index & 7) << 5) + 1
+            node, end = parents[parent], start + 32
+            if node[start:end] != digest:
+                parents[parent] = node[:start] + digest + node[end:]
+                changed.append(index)
+        return changed
 
-    def _rows(self, level: int, rows: Iterable[int]) -> dict[bytes, bytes | None]:
-        nodes, size, empty = self._levels[level], 32 * ROW, _empty_row(level)
-        found = {row: bytes(nodes[size * row : size * row + size]) for row in rows}
-        return {_row_key(level, row): None if value == empty else value for row, value in found.items()}
+    def _rise(self, level: int, changed: list[int]) -> Iterator[list[int]]:
+        """Hash what lies above changed buckets or nodes; by level from `level` on, the nodes that change."""
+        for nodes in range(level, LEVELS):
+            own = self._nodes[nodes - 1]
+            above = dict.fromkeys([index >> 3 for index in changed])
+            changed = self._put(nodes, [(index, sha256(own[index]).digest()) for index in above])
+            yield changed
+
+    def _row(self, level: int, row: int) -> bytes | None:
+        parents = ROW // _WIDTH
+        nodes = b"".join([node[1:] for node in self._nodes[level][parents * row : parents * row + parents]])
+        return None if nodes == _empty_row(level) else nodes
 
     def learn(self, read: Read) -> None:
         """Read every bucket now rather than when it changes."""
-        for parent, is_known in enumerate(self._is_known):
-            if not is_known:
+        for parent, node in enumerate(self._nodes[0]):
+            if not node:
                 self._learn(read, parent)
 
     def _learn(self, read: Read, parent: int) -> None:
         """The hashes of a node's buckets, which are not stored."""
-        self._is_known[parent] = 1
-        if self._levels[1][32 * parent : 32 * parent + 32] == EMPTY[1]:
-            self._levels[0][256 * parent : 256 * parent + 256] = EMPTY[0] * _WIDTH
-            return
-        for bucket in range(_WIDTH * parent, _WIDTH * (parent + 1)):
-            self._place(bucket, read(_bucket_key(bucket)) or b"")
-
-    def _hash_level(self, level: int, indexes: Iterable[int]) -> None:
-        """Anew from the level below: a node's children stand side by side there."""
-        below, own = self._levels[level - 1], self._levels[level]
-        for index in indexes:
-            at = index << 5
-            own[at : at + 32] = sha256(b"\x01" + below[at << 3 : (at + 32) << 3]).digest()
+        buckets = range(_WIDTH * parent, _WIDTH * (parent + 1))
+        self._nodes[0][parent] = b"".join(
+            [_NODE, *(bucket_hash(read(_bucket_key(bucket)) or b"") for bucket in buckets)]
+        )
 
 
 def _changed(record: bytes, hashed: bytes, value: bytes | None) -> bytes:
