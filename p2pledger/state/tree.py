@@ -104,7 +104,7 @@ class Nodes:
     def __init__(self, read: Read) -> None:
         """`read` sees the stored tree."""
         self._nodes = [[_NODE + EMPTY[level] * _WIDTH] * (BUCKETS >> 3 * level + 3) for level in range(LEVELS)]
-        """By the level of the children: what a node's hash is taken of. Without bytes where buckets were not read yet."""
+        """By the level of the children: what a node's hash is taken of. No bytes where buckets were not read."""
         self._noted: dict[bytes, bytes | None] = {}
         """What has changed since the tree was settled."""
         if read(_row_key(STORED[-1], 0)) is not None:
