@@ -4,6 +4,7 @@ A receipt names the hash of its events, which travel beside it, so that personal
 """
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256 as hashed  # in loops over transactions, without a call for each
 
 from p2pledger.primitives import merkle
 from p2pledger.primitives.codec import Record, encode
@@ -47,6 +48,7 @@ class Executed(Record, frozen=True):
 
 
 _NO_EVENTS = sha256(encode(()))
+_RECEIPT = merkle.LEAF + b"r"
 
 
 def executed(height: Height, index: int, transaction: TransactionId, code: Code, events: Sequence[bytes]) -> Executed:
@@ -58,10 +60,10 @@ def all_executed(
     height: Height, outcomes: Sequence[tuple[TransactionId, int, tuple[bytes, ...]]], first: int = 0
 ) -> list[Executed]:
     """The receipts of a block, from (transaction, code, events) of each in order; `first` is the first one's index."""
-    hashes = [sha256(encode(events)) if events else _NO_EVENTS for _, _, events in outcomes]
+    hashes = [hashed(encode(events)).digest() if events else _NO_EVENTS for _, _, events in outcomes]
     return [
-        Executed(Receipt(height, index, transaction, code, hashed), events)
-        for index, ((transaction, code, events), hashed) in enumerate(zip(outcomes, hashes, strict=True), first)
+        Executed(Receipt(height, index, transaction, code, events_hash), events)
+        for index, ((transaction, code, events), events_hash) in enumerate(zip(outcomes, hashes, strict=True), first)
     ]
 
 
@@ -70,10 +72,10 @@ def effects_leaves(receipts: Sequence[Receipt], writes: Mapping[bytes, bytes | N
 
     Nobody proves a single write: the state tree has the value. So they are hashed together.
     """
-    entries = [b"r" + encode(receipt) for receipt in receipts]
+    leaves = [hashed(_RECEIPT + encode(receipt)).digest() for receipt in receipts]
     if writes:
-        entries.append(b"w" + encode(sorted(writes.items())))
-    return merkle.leaf_hashes(entries)
+        leaves.append(merkle.leaf_hash(b"w" + encode(sorted(writes.items()))))
+    return leaves
 
 
 class ReceiptProof(Record, frozen=True):

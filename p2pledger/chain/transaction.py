@@ -5,9 +5,11 @@ and names the hash of the operations, which travel beside it: they can later be 
 verify. The signed bytes are the truth; they are never re-encoded to be verified.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Literal
+
+from msgspec.structs import force_setattr
 
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record, Value, decode, encode
@@ -41,7 +43,7 @@ class Envelope(Record, frozen=True):
     """Canonical bytes of the array of operations; the application knows their types."""
 
 
-class Transaction(Value, frozen=True):
+class Transaction(Value, frozen=True, eq=False):
     """A well-formed transaction with its exact bytes; whether its signatures hold is a separate question."""
 
     id: TransactionId
@@ -49,6 +51,22 @@ class Transaction(Value, frozen=True):
     body: Body
     envelope: Envelope
     data: bytes
+    operations: Sequence[Record] | None = None
+    """Of the envelope, once the application has read them (`operations_by`)."""
+
+    def operations_by(self, read: Callable[[bytes], Sequence[Record]]) -> Sequence[Record]:
+        """The operations as `read` has them (it is asked once, at the door or in the block); raises what it raises."""
+        known = self.operations
+        if known is None:
+            known = read(self.envelope.operations)
+            force_setattr(self, "operations", known)
+        return known
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Transaction) and self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
 
 def parse(data: bytes) -> Transaction:

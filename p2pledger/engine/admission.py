@@ -60,7 +60,7 @@ class Admission:
         latest = now.wall_ms + limits.EXPIRY_AHEAD_MS_MAX
         if body.expires_ms > latest:
             raise Rejected(Code.E_TX_EXPIRED, f"expiry {body.expires_ms} is more than a day ahead of {now.wall_ms}")
-        operations = self._application.decode(transaction.envelope.operations)
+        operations = transaction.operations_by(self._application.decode)
         state = self._executor.state
         number = keys.account_number(body.sender, state)
         if number is None:

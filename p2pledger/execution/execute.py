@@ -124,7 +124,8 @@ class _Run:
             if writes:
                 _check_writes(writes)
                 self.state.apply(writes)
-        self._receipt(transaction.id, code, events, (number, nonce))
+        self.outcomes.append((transaction.id, code, events))
+        self.receipt_keys.append((number, nonce))
 
     def _execute_of_stranger(self, transaction: Transaction) -> None:
         """A sender without an account may only register itself, and leaves no trace unless it succeeds.
@@ -178,7 +179,7 @@ class _Run:
 
     def _operate(self, transaction: Transaction, is_validator: bool, is_stranger: bool) -> tuple[bytes, ...]:
         """Change the state, all of it or, where this raises, nothing; the events."""
-        operations = self.application.decode(transaction.envelope.operations)
+        operations = transaction.operations_by(self.application.decode)
         call = self._call(transaction)
         if is_stranger and not self.application.opens_account(operations, call, self.state):
             raise Refused(Code.E_UNKNOWN_SENDER)

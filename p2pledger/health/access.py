@@ -188,6 +188,7 @@ def _written_down(request: AccessRequest, decision: Decision, call: Call, state:
         scope_commit=request.scope_commit,
         reason_commit=request.reason_commit,
     )
+    writes, line_hash = log.append(line, before)
     access = Access(
         request, call.author, call.height, int(decision.code), decision.basis, decision.consent_id, call.cosigners
     )
@@ -199,9 +200,9 @@ def _written_down(request: AccessRequest, decision: Decision, call: Call, state:
         decision.consent_id,
         request.purpose,
         line.sequence,
-        log.line_hash(line),
+        line_hash,
     )
-    writes = {**log.append(line, state), keys.access(request.access_id): encode(access)}
+    writes[keys.access(request.access_id)] = encode(access)
     if decision.code != Code.OK:
         return Outcome({**writes, **quotas.counted(call.author, call.time_ms, state)}, [encode(event)])
     if identity is None or decision.basis in ("owner", "proxy"):

@@ -6,7 +6,6 @@ an organisation breaks the glass too often in a window, its next use reports it 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -17,7 +16,7 @@ from p2pledger.health.events import BreakGlassRateExceeded, BreakGlassReviewed, 
 from p2pledger.health.operations import AccessRequest
 from p2pledger.health.vocabulary import Verdict
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, Value, decode, encode
 from p2pledger.primitives.errors import Code, Refused
 from p2pledger.primitives.ids import U64, AccountKey, Bytes16, Bytes32, Height, Millis
 from p2pledger.state.view import StateView
@@ -58,8 +57,7 @@ class Rate(Record, frozen=True):
     is_reported: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Value, frozen=True):
     """An access that was allowed, and whose it was."""
 
     request: AccessRequest
@@ -104,7 +102,10 @@ def overdue(time_ms: int, state: StateView) -> Iterator[BrokenGlass]:
 
 def rate_of(key: bytes, time_ms: int, state: StateView) -> Rate:
     """How often, in the window of this block time; `key` is `keys.organisation_rate` or `keys.person_rate`."""
-    window = rules.of(state).break_glass_window(time_ms)
+    return _rate_in(rules.of(state).break_glass_window(time_ms), key, state)
+
+
+def _rate_in(window: int, key: bytes, state: StateView) -> Rate:
     data = state.get(key)
     stored = Rate() if data is None else decode(Rate, data, 64)
     return stored if stored.window == window else Rate(window)
@@ -117,11 +118,10 @@ def allowed(use: Use, call: Call, state: StateView) -> Outcome:
     """What an allowed access of one of an organisation's people adds: counts, and for broken glass the alert."""
     chain = rules.of(state)
     request, events = use.request, []
-    writes: dict[bytes, bytes | None] = {}
-    person = keys.person_rate(use.did)
-    writes[person] = encode(_counted(rate_of(person, call.time_ms, state), use))
-    key = keys.organisation_rate(request.organisation)
-    rate = _counted(rate_of(key, call.time_ms, state), use)
+    window = chain.break_glass_window(call.time_ms)
+    person, key = keys.person_rate(use.did), keys.organisation_rate(request.organisation)
+    writes: dict[bytes, bytes | None] = {person: encode(_counted(_rate_in(window, person, state), use))}
+    rate = _counted(_rate_in(window, key, state), use)
     if use.is_broken_glass:
         due = Millis(call.time_ms + chain.break_glass_review_ms)
         signers = (call.author, *call.cosigners)
@@ -138,7 +138,7 @@ def allowed(use: Use, call: Call, state: StateView) -> Outcome:
 
 
 def _counted(rate: Rate, use: Use) -> Rate:
-    return replace(rate, accesses=rate.accesses + 1, broken=rate.broken + use.is_broken_glass)
+    return Rate(rate.window, rate.accesses + 1, rate.broken + use.is_broken_glass, rate.is_reported)
 
 
 def review(operation: BtgReview, call: Call, state: StateView) -> Outcome:

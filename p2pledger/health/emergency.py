@@ -123,12 +123,11 @@ def _written_down(opening: OfflineOpening, did: Bytes16, call: Call, state: Stat
         opening.opened_ms,
         call.time_ms - opening.opened_ms > ANCHOR_WITHIN_MS,
     )
-    decided = AccessDecided(
-        opening.access_id, opening.pid, int(Code.OK), "btg", None, "BTG", line.sequence, log.line_hash(line)
-    )
+    added, line_hash = log.append(line, before)
+    decided = AccessDecided(opening.access_id, opening.pid, int(Code.OK), "btg", None, "BTG", line.sequence, line_hash)
     return Outcome(
         writes={
-            **log.append(line, state),
+            **added,
             keys.access(opening.access_id): encode(kept),
             keys.offline_head(opening.organisation): encode(OfflineHead(opening.number, opening.hash)),
             **use.writes,

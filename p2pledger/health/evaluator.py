@@ -20,7 +20,6 @@ Health rule 3.4; the reference in the tests says the same in sets.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Literal, Protocol
 
@@ -37,6 +36,7 @@ from p2pledger.health.operations import (
 from p2pledger.health.purposes import Purpose, covers
 from p2pledger.health.vocabulary import Handle, Months, Role
 from p2pledger.primitives import limits
+from p2pledger.primitives.codec import Value
 from p2pledger.primitives.errors import Code
 from p2pledger.primitives.ids import Bytes32
 
@@ -45,8 +45,7 @@ CLINICAL_ROLES: frozenset[Role] = frozenset({"physician", "nurse", "pharmacist",
 _ZERO = bytes(32)
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(Value, frozen=True):
     """What the directory proves about who asks, at block time."""
 
     did: bytes
@@ -58,8 +57,7 @@ class Reader:
     """A colleague has signed the request, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Value, frozen=True):
     """Where and when a request is judged."""
 
     default_policy: DefaultPolicy
@@ -68,8 +66,7 @@ class Setting:
     is_deceased: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Value, frozen=True):
     """OK means ALLOWED, any other code DENIED for that reason."""
 
     code: Code

@@ -145,7 +145,7 @@ def patient_batches(pid: bytes) -> bytes:
 
 
 def patient_batch(pid: bytes, identifier: bytes) -> bytes:
-    return patient_batches(pid) + identifier
+    return PATIENT_BATCH + pid + identifier
 
 
 def integrity_alerts(pid: bytes) -> bytes:

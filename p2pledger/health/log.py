@@ -7,8 +7,6 @@ second chain of lines: what validators report of the keys that they have release
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from msgspec.structs import replace
-
 from p2pledger.health import keys
 from p2pledger.health.events import BasisKind
 from p2pledger.health.purposes import Purpose
@@ -80,12 +78,13 @@ def head(pid: bytes, state: StateView) -> LogHead:
     return EMPTY if data is None else decode_head(data)
 
 
-def append(line: LogLine, state: StateView) -> dict[bytes, bytes | None]:
-    """The writes that add `line`; it must follow the head."""
-    before = head(line.pid, state)
+def append(line: LogLine, before: LogHead) -> tuple[dict[bytes, bytes | None], Bytes32]:
+    """The writes that add `line`, which must follow the head, and its hash."""
     assert (line.sequence, line.previous) == (before.count + 1, before.hash), "a log line must follow the last one"
-    after = replace(before, count=line.sequence, hash=line_hash(line))
-    return {keys.log_line(line.pid, line.sequence): encode(line), keys.log_head(line.pid): encode(after)}
+    data = encode(line)
+    hashed = tagged_hash(Domain.LOG_LINE, data)
+    after = LogHead(line.sequence, hashed, before.releases, before.releases_hash)
+    return {keys.log_line(line.pid, line.sequence): data, keys.log_head(line.pid): encode(after)}, hashed
 
 
 def lines(pid: bytes, state: StateView, first: int = 1, last: int | None = None) -> list[bytes]:

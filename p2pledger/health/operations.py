@@ -55,7 +55,7 @@ from p2pledger.health.vocabulary import (
     Schema,
 )
 from p2pledger.primitives import limits
-from p2pledger.primitives.codec import Record, Shape, decode, decode_again, encode
+from p2pledger.primitives.codec import Record, Shape, decode, encode
 from p2pledger.primitives.crypto import Domain, SigningKey, signed_bytes, tagged_hash
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
 from p2pledger.primitives.ids import AccountKey, Bytes16, Bytes32, Bytes64, ChainId, Millis, Signature
@@ -328,9 +328,6 @@ _TAGS = frozenset(
     {*range(1, 11), *range(12, 16), *range(20, 25), 30, 31, 36, 37, *range(40, 48), *range(50, 61), EVIDENCE_TAG}
 )
 
-REMEMBERED_BYTES_MAX = 1_024
-"""Who takes a transaction in reads its operations three times: twice at the door, once in the block."""
-
 
 def decode_operations(data: bytes) -> tuple[AnyOperation, ...]:
     """The operations whose canonical bytes are `data`.
@@ -338,8 +335,7 @@ def decode_operations(data: bytes) -> tuple[AnyOperation, ...]:
     Raises Rejected: E_UNKNOWN_KIND (judged by the first operation), E_FORMAT, E_TOO_LARGE, E_ALONE.
     """
     try:
-        few = decode_again if len(data) <= REMEMBERED_BYTES_MAX else decode
-        operations: tuple[AnyOperation, ...] = few(_OPERATIONS, data, limits.TRANSACTION_BYTES_MAX)
+        operations: tuple[AnyOperation, ...] = decode(_OPERATIONS, data, limits.TRANSACTION_BYTES_MAX)
     except InvalidInput as error:
         kind = _first_tag(data)
         if kind is not None and kind not in _TAGS:

@@ -20,7 +20,10 @@ class Refusals(Record, frozen=True):
 
 def refusals_of(author: AccountKey, time_ms: int, state: StateView) -> Refusals:
     """The refusals of a key in the window of this block time."""
-    window = rules.of(state).refusals_window(time_ms)
+    return _refusals_in(rules.of(state).refusals_window(time_ms), author, state)
+
+
+def _refusals_in(window: int, author: AccountKey, state: StateView) -> Refusals:
     data = state.get(keys.refusals(author))
     stored = None if data is None else decode_again(Refusals, data, 32)
     return stored if stored is not None and stored.window == window else Refusals(window, 0)
@@ -28,7 +31,8 @@ def refusals_of(author: AccountKey, time_ms: int, state: StateView) -> Refusals:
 
 def is_used_up(author: AccountKey, time_ms: int, state: StateView) -> bool:
     """Whether this key may draw no more refusals in this window."""
-    return refusals_of(author, time_ms, state).count >= rules.of(state).refusals_max
+    chain = rules.of(state)
+    return _refusals_in(chain.refusals_window(time_ms), author, state).count >= chain.refusals_max
 
 
 def counted(author: AccountKey, time_ms: int, state: StateView) -> Writes:

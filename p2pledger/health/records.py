@@ -27,15 +27,17 @@ def record_batch(operation: RecordBatch, call: Call, state: StateView) -> Outcom
         raise Refused(Code.E_NOT_FOUND)
     if not operation.custodian == custodian.id == patient.organisation:
         raise Refused(Code.E_ROLE)
-    if directory.organisation_of(operation.author_org, state) is None:
+    author = operation.author_org
+    if author != custodian.id and directory.organisation_of(author, state) is None:
         raise Refused(Code.E_NOT_FOUND)
     if not _is_consistent(operation):
         raise Refused(Code.E_FORMAT)
-    if state.get(keys.batch(operation.batch_id)) is not None:
+    key = keys.batch(operation.batch_id)
+    if state.get(key) is not None:
         raise Refused(Code.E_DUP)
     return Outcome(
         writes={
-            keys.batch(operation.batch_id): encode(Batch(operation, call.height, call.time_ms)),
+            key: encode(Batch(operation, call.height, call.time_ms)),
             keys.patient_batch(operation.pid, operation.batch_id): b"",
         },
         events=[encode(BatchRecorded(operation.batch_id, operation.pid, custodian.id, operation.n))],

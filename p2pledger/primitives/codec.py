@@ -5,6 +5,7 @@ result again: bytes that differ in any way from what the encoder would have prod
 hash or a signature over bytes is a hash or a signature over the value.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
@@ -29,9 +30,8 @@ class Record(Value, frozen=True, array_like=True, forbid_unknown_fields=True):
 _encoder = msgspec.msgpack.Encoder()
 
 
-def encode(value: Any) -> bytes:
-    """The canonical bytes of `value`: a Record, or ints, bytes, str, bool, None and sequences of them."""
-    return _encoder.encode(value)
+encode: Callable[[Any], bytes] = _encoder.encode
+"""The canonical bytes of a value: a Record, or ints, bytes, str, bool, None and sequences of them."""
 
 
 class Shape(Generic[T]):
@@ -50,9 +50,7 @@ _decoders: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
 
 
 def _decoder(kind: Any) -> msgspec.msgpack.Decoder[Any]:
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind.kind if isinstance(kind, Shape) else kind)
+    decoder = _decoders[kind] = msgspec.msgpack.Decoder(kind.kind if isinstance(kind, Shape) else kind)
     return decoder
 
 
@@ -65,7 +63,7 @@ def decode(kind: type[T] | Shape[T], data: bytes, bytes_max: int) -> T:
     if len(data) > bytes_max:
         raise InvalidInput(f"{_name(kind)} of {len(data)} bytes is longer than the limit of {bytes_max}")
     try:
-        value: T = _decoder(kind).decode(data)
+        value: T = (_decoders.get(kind) or _decoder(kind)).decode(data)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidInput(f"not a {_name(kind)}: {error}") from error
     if _encoder.encode(value) != data:

@@ -8,12 +8,14 @@ from hashlib import sha256
 
 from p2pledger.primitives.errors import ProofError
 
+LEAF = b"\x00"
+"""What stands before an entry when it is hashed."""
 EMPTY_ROOT = sha256(b"").digest()
 
 
 def leaf_hash(entry: bytes) -> bytes:
     """SHA-256(0x00 ‖ entry)."""
-    return sha256(b"\x00" + entry).digest()
+    return sha256(LEAF + entry).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:

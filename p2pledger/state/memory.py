@@ -66,17 +66,25 @@ class Memory:
     def note(self, writes: Writes) -> None:
         """These were written."""
         self.values.update(writes)
-        self.forget(writes)
-
-    def forget(self, keys: Iterable[bytes]) -> None:
-        """What was made of any of these keys."""
-        if not self._depending.keys().isdisjoint(keys):
-            for key in keys:
+        if not self._depending.keys().isdisjoint(writes):
+            for key in writes:
                 self._forget(key)
-        if self._scanned:
-            for key in keys:
-                for length in self._scanned.get(key[0], ()):
-                    self._forget(key[:length])
+        scanned = self._scanned
+        if scanned:
+            for key in writes:
+                if key[0] in scanned:
+                    self._forget_lists(key)
+
+    def drop(self, keys: Iterable[bytes]) -> None:
+        """What is known of these is no longer so."""
+        for key in keys:
+            self.values.pop(key, None)
+            self._forget(key)
+            self._forget_lists(key)
+
+    def _forget_lists(self, key: bytes) -> None:
+        for length in self._scanned.get(key[0], ()):
+            self._forget(key[:length])
 
     def _forget(self, read: bytes) -> None:
         for place in self._depending.pop(read, ()):

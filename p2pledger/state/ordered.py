@@ -1,11 +1,13 @@
 """A dict whose keys can be listed in order by prefix: what an overlay layer and the memory store are made of.
 
-Most layers are written far more often than they are scanned, so order is made when a scan asks for it: new
-keys wait in a list and are merged then. Python's sort finds the two sorted runs and merges them in linear time.
+Most layers are written far more often than they are scanned, so order is made when a scan asks for it. A dict keeps its
+keys in the order in which they came, so those that came since the last scan are its last ones. They are merged then:
+Python's sort finds the two sorted runs and merges them in linear time.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
@@ -25,15 +27,13 @@ def prefix_end(prefix: bytes) -> bytes | None:
 class OrderedMap(Generic[V]):
     """Keys to values, with ranges by prefix in ascending order."""
 
-    __slots__ = ("_fresh", "_keys", "values")
+    __slots__ = ("_keys", "values")
 
     def __init__(self, values: Mapping[bytes, V] | None = None) -> None:
         self.values: dict[bytes, V] = dict(values or {})
-        """To look into, which layers do all the time; what changes it goes through the methods."""
-        self._fresh: list[bytes] = []
-        """Keys that stand in `values` and not yet in `_keys`."""
-        self._keys: list[bytes] | None = None
-        """In order; None after a deletion."""
+        """To look into and to write into, which layers do all the time; what deletes goes through `discard`."""
+        self._keys: list[bytes] = []
+        """The first of them that came, in order."""
 
     def __len__(self) -> int:
         return len(self.values)
@@ -47,27 +47,22 @@ class OrderedMap(Generic[V]):
 
     def put(self, key: bytes, value: V) -> None:
         """Set a value."""
-        if key not in self.values and self._keys is not None:
-            self._fresh.append(key)
         self.values[key] = value
 
     def update(self, values: Mapping[bytes, V]) -> None:
         """Set many values."""
-        if self._keys is not None:
-            self._fresh += [key for key in values if key not in self.values]
         self.values.update(values)
 
     def discard(self, key: bytes) -> None:
         """Remove a key if it is there."""
         if key in self.values:
             del self.values[key]
-            self._keys = None
+            self._keys = []
 
     def copy(self) -> "OrderedMap[V]":
         """An independent map with the same content."""
         other: OrderedMap[V] = OrderedMap(self.values)
-        if self._keys is not None:
-            other._keys = self._ordered().copy()
+        other._keys = self._keys.copy()
         return other
 
     def as_dict(self) -> dict[bytes, V]:
@@ -92,13 +87,12 @@ class OrderedMap(Generic[V]):
             yield key, self.values[key]
 
     def _ordered(self) -> list[bytes]:
-        if self._keys is None:
-            self._keys = sorted(self.values)
-        elif len(self._fresh) <= _INSERT_MAX:
-            for key in self._fresh:
-                insort(self._keys, key)
+        keys = self._keys
+        fresh = list(islice(reversed(self.values), len(self.values) - len(keys)))
+        if keys and len(fresh) <= _INSERT_MAX:
+            for key in fresh:
+                insort(keys, key)
         else:
-            self._keys += self._fresh
-            self._keys.sort()
-        self._fresh.clear()
-        return self._keys
+            keys += fresh
+            keys.sort()
+        return keys

@@ -8,7 +8,7 @@ onto a renewed snapshot, which contains the frozen layer. The overlay never clos
 from collections.abc import Iterator
 from typing import Any
 
-from p2pledger.state.memory import Memory, Remembering
+from p2pledger.state.memory import Get, Memory, Remembering
 from p2pledger.state.ordered import OrderedMap
 from p2pledger.state.view import StateView, Writes
 
@@ -25,7 +25,7 @@ class Overlay(Remembering):
         self.base = base
         self._active: OrderedMap[bytes | None] = OrderedMap()
         self._frozen: OrderedMap[bytes | None] | None = None
-        super().__init__(Memory(self._read))
+        super().__init__(Memory(self.read))
 
     def __len__(self) -> int:
         """Keys changed in the active layer: when to flush."""
@@ -45,13 +45,13 @@ class Overlay(Remembering):
         if memory is None:
             self.memory.note(writes)
         else:
-            memory.read_by(self._read)
+            memory.read_by(self.read)
             self.recall(memory)
 
     def lend(self) -> Memory:
         """The memory, for a draft; it comes back with the changes, or is lost."""
         memory = self.memory
-        self.recall(Memory(self._read))
+        self.recall(Memory(self.read))
         return memory
 
     def freeze(self) -> Writes:
@@ -66,7 +66,8 @@ class Overlay(Remembering):
         self.base = new_base
         self._frozen = None
 
-    def _read(self, key: bytes) -> bytes | None:
+    def read(self, key: bytes) -> bytes | None:
+        """The value as the layers have it."""
         value: bytes | None = self._active.values.get(key, _ABSENT)
         if value is _ABSENT and self._frozen is not None:
             value = self._frozen.values.get(key, _ABSENT)
@@ -92,15 +93,16 @@ class Draft(Remembering):
     An overlay's memory goes along, and back to it with the writes (`Overlay.apply`).
     """
 
-    __slots__ = ("_base", "_undo", "_written")
+    __slots__ = ("_base", "_below", "_undo", "_written")
 
     def __init__(self, base: StateView) -> None:
         self._written: OrderedMap[bytes | None] = OrderedMap()
         self._base = base
-        self._undo: list[tuple[bytes, bytes | None, bytes | None]] | None = None
-        """While an attempt lasts: keys, what they were, and what had been written."""
+        self._undo: list[tuple[bytes, bytes | None]] | None = None
+        """While an attempt lasts: keys, and what had been written there."""
+        self._below: Get = base.get
         if isinstance(base, Overlay):
-            memory = base.lend()
+            memory, self._below = base.lend(), base.read
             memory.read_by(self._read)
         else:
             memory = Memory(self._read)
@@ -108,7 +110,7 @@ class Draft(Remembering):
 
     def _read(self, key: bytes) -> bytes | None:
         value: bytes | None = self._written.values.get(key, _ABSENT)
-        return self._base.get(key) if value is _ABSENT else value
+        return self._below(key) if value is _ABSENT else value
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """As `Overlay.scan`."""
@@ -120,8 +122,8 @@ class Draft(Remembering):
         """Take these changes."""
         if self._undo is not None:
             written = self._written.values
-            self._undo += [(key, self.get(key), written.get(key, _ABSENT)) for key in writes]
-        self._written.update(writes)
+            self._undo += [(key, written.get(key, _ABSENT)) for key in writes]
+        self._written.values.update(writes)
         self.memory.note(writes)
 
     def attempt(self) -> None:
@@ -137,12 +139,12 @@ class Draft(Remembering):
         """Take back what was changed since the attempt began."""
         undo, self._undo = self._undo, None
         assert undo is not None, "there is no attempt"
-        for key, value, written in reversed(undo):
+        for key, written in reversed(undo):
             if written is _ABSENT:
                 self._written.discard(key)
             else:
                 self._written.put(key, written)
-            self.memory.note({key: value})
+        self.memory.drop(key for key, _ in undo)
 
     def writes(self) -> dict[bytes, bytes | None]:
         """All changes."""

@@ -107,6 +107,7 @@ class LmdbStateSnapshot:
 
     def __init__(self, environment: Environment) -> None:
         self._table = environment.tables
+        self._state = self._table[STATE]
         self._txn = environment.snapshot()
         self._height = Height(int.from_bytes(self._get(META, _HEIGHT) or b"", "big"))
 
@@ -117,7 +118,12 @@ class LmdbStateSnapshot:
 
     def get(self, key: bytes) -> bytes | None:
         """The value, or None."""
-        return self._get(STATE, key)
+        if not key:
+            return None
+        try:
+            return self._txn.get(key, db=self._state)
+        except lmdb.Error as error:
+            raise StoreError(f"reading table {STATE} failed: {error}") from error
 
     def scan(self, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """(key, value) of all keys that begin with `prefix`, from `prefix + start` on, ascending."""

@@ -5,7 +5,7 @@ from typing import Any
 import msgpack
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2pledger import messages
@@ -62,6 +62,7 @@ def test_every_record_survives_the_wire_and_msgpack_agrees(kind: type[Record]) -
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.__module__.rpartition('.')[2]}.{kind.__name__}")
+@settings(deadline=None)
 @given(st.data())
 def test_no_mutation_has_a_second_spelling(kind: type[Record], data: st.DataObject) -> None:
     """Changed, cut or longer bytes are refused, or are the one spelling of another value."""
