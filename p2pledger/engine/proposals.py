@@ -162,6 +162,7 @@ def build(parent: Header, chosen: Selection, executor: Executor, founding: Found
     """The header of the next block."""
     executed = executor.executed
     effects, states = executor.roots_between(parent.executed_height, executed)
+    ids = [transaction.id for pooled in chosen.batches for transaction in pooled.transactions]
     return Header(
         version=PROTOCOL_VERSION,
         chain=founding.chain,
@@ -173,8 +174,8 @@ def build(parent: Header, chosen: Selection, executor: Executor, founding: Found
         next_validators_hash=None,
         parameters_hash=founding.parameters.hash,
         batches=tuple(pooled.id for pooled in chosen.batches),
-        transaction_root=transaction_root([t.id for pooled in chosen.batches for t in pooled.transactions]),
-        unsettled=unsettled_after(parent, founding.parameters.checkpoint_interval) + chosen.transactions,
+        transaction_root=transaction_root(ids),
+        unsettled=unsettled_after(parent, founding.parameters.checkpoint_interval) + len(ids),
         executed_height=executed,
         effects_roots=effects,
         state_roots=states,

@@ -67,8 +67,7 @@ class Chain:
 
     def append(self, batches: list[PooledBatch]) -> Header:
         """Build, execute and keep the next block; flush where that may be done."""
-        chosen = Selection(batches, sum(len(batch.transactions) for batch in batches))
-        header = build(self.executor.last, chosen, self.executor, FOUNDING, WALL_START_MS)
+        header = build(self.executor.last, Selection(batches), self.executor, FOUNDING, WALL_START_MS)
         self.executor.apply(header, [(batch.batch, batch.transactions) for batch in batches])
         kept = [PutBody(batch.id, batch.data) for batch in batches]
         self.ledger.apply([*kept, AppendBlock(CommittedRecord(header, None))])
