@@ -62,15 +62,15 @@ class Admission:
             raise Rejected(Code.E_TX_EXPIRED, f"expiry {body.expires_ms} is more than a day ahead of {now.wall_ms}")
         operations = transaction.operations_by(self._application.decode)
         state = self._executor.state
-        number = keys.account_number(body.sender, state)
-        if number is None:
+        sender = seats.sender_of(body.sender, state)
+        if sender is None:
             height = Height(self._executor.executed + 1)
             call = Call(self._chain, height, Millis(now.wall_ms), transaction.id, body.sender, body.cosigners)
             self._check_stranger(operations, call, state)
             return
-        if keys.window_at(keys.nonces(number), state).use(body.nonce) is None:
+        if keys.window_at(keys.nonces(sender.number), state).use(body.nonce) is None:
             raise Rejected(Code.E_NONCE, f"nonce {body.nonce} is used or outside the window of this sender")
-        self._check_sender(body.sender, operations, state)
+        self._check_sender(body.sender, sender.is_validator, operations, state)
         if not self._application.has_quota(operations, body.sender, Millis(now.wall_ms), state):
             raise Rejected(Code.E_QUOTA, f"key {body.sender.hex()} has drawn too many refusals lately; try again later")
 
@@ -82,9 +82,10 @@ class Admission:
         if not is_let_in:
             raise Rejected(Code.E_UNKNOWN_SENDER, f"key {call.author.hex()} has no account on this chain")
 
-    def _check_sender(self, sender: AccountKey, operations: Sequence[Record], state: StateView) -> None:
-        duties = sum(isinstance(operation, Duty) for operation in operations)
-        is_validator = seats.validator_of(sender, state) is not None
+    def _check_sender(
+        self, sender: AccountKey, is_validator: bool, operations: Sequence[Record], state: StateView
+    ) -> None:
+        duties = sum([isinstance(operation, Duty) for operation in operations])
         if duties != (len(operations) if is_validator else 0):
             raise Rejected(
                 Code.E_ROLE,

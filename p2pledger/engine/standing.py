@@ -10,6 +10,7 @@ no vote depends on it, and a batch that a block names is always taken.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from p2pledger.chain.batch import Batch
 from p2pledger.chain.transaction import Transaction
@@ -23,6 +24,10 @@ GOOD_PER_STEP = 8
 """Good batches that double a halved share again: whoever mixes junk with good ones gains nothing by it."""
 DECIDED_REMEMBERED = 65_536
 """Transactions decided lately, and through whom; ten full blocks. An older one was known to everybody."""
+_FORGOTTEN_AT_ONCE = 4_096
+"""A dict that loses its first key over and over looks for it among all those that it has lost: 50 µs for each."""
+_DONE = (int(Code.OK), True)
+_NOTHING = (None, False)
 JUNK_REMEMBERED = 1_024
 """Ids of junk that was verified, so that the same bytes are neither verified nor counted twice."""
 NEVER_ADMITTED = frozenset({Code.E_TOO_LARGE, Code.E_UNKNOWN_KIND, Code.E_ALONE, Code.E_UNKNOWN_SENDER})
@@ -64,7 +69,7 @@ class Standing:
         effects: BlockEffects,
     ) -> None:
         """The batches of a block that was executed at `time_ms`; `came_ms`: when each came here by the wall clock."""
-        results = {
+        results: dict[TransactionId, tuple[int | None, bool]] = {
             done.receipt.transaction: (done.receipt.code, key != NOT_INDEXED)
             for done, key in zip(effects.receipts, effects.receipt_keys, strict=True)
         }
@@ -77,6 +82,7 @@ class Standing:
                 continue
             if 2 * useful > len(transactions):
                 self._step_up(batch.origin)
+        self._forget()
 
     def _count(
         self,
@@ -84,15 +90,21 @@ class Standing:
         transactions: Sequence[Transaction],
         time_ms: Millis,
         came_ms: int | None,
-        results: Mapping[TransactionId, tuple[int, bool]],
+        results: Mapping[TransactionId, tuple[int | None, bool]],
     ) -> tuple[int, int]:
         """(transactions that were worth ordering, transactions that no correct origin would have sealed)."""
         useful = junk = 0
+        decided = self._decided
         for transaction in transactions:
             body = transaction.body
             place = (body.sender, body.nonce)
-            code, has_used_nonce = results.get(transaction.id, (None, False))
-            through = self._decided.get(place)
+            through = decided.get(place)
+            result = results.get(transaction.id, _NOTHING)
+            if result == _DONE and through is None:  # as nearly all are
+                useful += 1
+                decided[place] = origin
+                continue
+            code, has_used_nonce = result
             if through is not None:
                 junk += through == origin
             elif code is None or code in NEVER_ADMITTED:
@@ -102,7 +114,7 @@ class Standing:
             elif code not in NOBODYS_FAULT:
                 useful += 1
             if has_used_nonce and through is None:
-                self._remember(place, origin)
+                decided[place] = origin
         return useful, junk
 
     def _was_hopeless(self, expires_ms: Millis, time_ms: Millis, came_ms: int | None) -> bool:
@@ -111,10 +123,11 @@ class Standing:
             return True
         return came_ms is not None and expires_ms + self._drift_ms < came_ms
 
-    def _remember(self, place: tuple[AccountKey, Nonce], origin: NodeId) -> None:
-        self._decided[place] = origin
+    def _forget(self) -> None:
         if len(self._decided) > DECIDED_REMEMBERED:
-            del self._decided[next(iter(self._decided))]
+            beyond = len(self._decided) - DECIDED_REMEMBERED + _FORGOTTEN_AT_ONCE
+            for place in list(islice(self._decided, beyond)):
+                del self._decided[place]
 
     def _step_down(self, origin: NodeId) -> None:
         self._good[origin] = 0

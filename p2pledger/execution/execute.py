@@ -17,10 +17,10 @@ from p2pledger.execution.contract import Application, Call, Duty, Outcome
 from p2pledger.execution.evidence import ValidatorEvidence
 from p2pledger.execution.windows import EMPTY, Window
 from p2pledger.primitives import limits, merkle
-from p2pledger.primitives.codec import Record, Value
+from p2pledger.primitives.codec import Record
 from p2pledger.primitives.errors import Code, Refused, Rejected
-from p2pledger.primitives.ids import AccountKey, ChainId, TransactionId
-from p2pledger.state.memory import Memory, remembered
+from p2pledger.primitives.ids import ChainId, TransactionId
+from p2pledger.state.memory import Memory
 from p2pledger.state.overlay import Draft
 from p2pledger.state.view import StateView, Writes
 
@@ -67,20 +67,6 @@ def execute_block(
     return run.effects()
 
 
-class _Sender(Value, frozen=True):
-    """What the ledger itself has about a key with an account."""
-
-    number: int
-    is_validator: bool
-    """Whether it is the key of a validator's node."""
-
-
-@remembered
-def _sender_of(account: AccountKey, state: StateView) -> _Sender | None:
-    number = keys.account_number(account, state)
-    return None if number is None else _Sender(number, seats.validator_of(account, state) is not None)
-
-
 @dataclass(slots=True)
 class _Run:
     application: Application
@@ -104,7 +90,7 @@ class _Run:
         """Run one transaction and write its receipt."""
         body = transaction.body
         assert body.chain == self.chain, f"transaction {transaction.id.hex()} is for another chain"
-        sender = _sender_of(body.sender, self.state)
+        sender = seats.sender_of(body.sender, self.state)
         if sender is None:
             self._execute_of_stranger(transaction)
             return

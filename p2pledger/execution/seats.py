@@ -7,8 +7,9 @@ send duties (the ledger's own and the application's) and nothing else. The appli
 from p2pledger.chain.genesis import Founding
 from p2pledger.execution import keys
 from p2pledger.execution.contract import Application
-from p2pledger.primitives.codec import Record, decode, encode
+from p2pledger.primitives.codec import Record, Value, decode, encode
 from p2pledger.primitives.ids import AccountKey, Epoch, ValidatorId
+from p2pledger.state.memory import remembered
 from p2pledger.state.overlay import Overlay
 from p2pledger.state.view import NOTHING, StateView, Writes
 
@@ -33,6 +34,21 @@ def genesis_writes(application: Application, founding: Founding) -> Writes:
         state.apply(keys.open_account(AccountKey(validator.node), state))
         state.apply({keys.speaker(validator.node): validator.id, keys.seat(validator.id): encode(Seat(Epoch(0)))})
     return state.freeze()
+
+
+class Sender(Value, frozen=True):
+    """What the ledger itself has about a key with an account."""
+
+    number: int
+    is_validator: bool
+    """Whether it is the key of a validator's node."""
+
+
+@remembered
+def sender_of(account: AccountKey, state: StateView) -> Sender | None:
+    """Whose account this is to the ledger; None for a stranger."""
+    number = keys.account_number(account, state)
+    return None if number is None else Sender(number, validator_of(account, state) is not None)
 
 
 def validator_of(account: AccountKey, state: StateView) -> ValidatorId | None:

@@ -1,7 +1,7 @@
 """P14: what counts as proof that a validator contradicted itself, who may bring it, and that it cannot be made up."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -138,6 +138,7 @@ statements = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(statements, min_size=1), st.lists(statements, min_size=2, max_size=4), st.data())
 def test_an_honest_validator_cannot_be_framed(
     drawn: list[Statement], made_up: list[Statement], data: st.DataObject
