@@ -2,9 +2,9 @@
 
 import sys
 
-from bench.micro import blocks, release, shares
+from bench.micro import blocks, port, release, shares
 
-BENCHMARKS = {"shares": shares.main, "release": release.main}
+BENCHMARKS = {"port": port.main, "shares": shares.main, "release": release.main}
 
 
 def main() -> None:
