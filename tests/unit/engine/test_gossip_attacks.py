@@ -240,7 +240,7 @@ def test_two_transactions_with_one_nonce_do_not_wait_together(without: Without) 
             {"sender": seeded_key("stranger")},
             Code.E_UNKNOWN_SENDER,
         ),
-        (Check(Admission.precheck, "if keys.window_at("), {"nonce": Nonce(2_000)}, Code.E_NONCE),
+        (Check(Admission._check_nonce, "if sender.window.use("), {"nonce": Nonce(2_000)}, Code.E_NONCE),
     ],
     ids=lambda value: value.name if isinstance(value, Code) else "",
 )
