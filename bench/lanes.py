@@ -75,6 +75,7 @@ class LedgerLane:
         self._proofs: list[int] = []
         """Places whose proofs are to be asked for when the turn is over."""
         self._retries: list[tuple[float, int]] = []
+        self._has_retries = trio.Event()
         self._wake = trio.Event()
         self._node = 0
         self._anchors: deque[Anchor] = deque(maxlen=8)
@@ -186,9 +187,12 @@ class LedgerLane:
 
     async def _retry_when_due(self) -> None:
         while True:
+            if not self._retries:
+                self._has_retries = trio.Event()
+                await self._has_retries.wait()
+            await trio.sleep(min(max(0.0, self._retries[0][0] - self._clock()), BUSY_FIRST_S))
             while self._retries and self._retries[0][0] <= self._clock():
                 self.put(heapq.heappop(self._retries)[1])
-            await trio.sleep(0.01)
 
     # Replies: [tag, id, ...]
 
@@ -217,6 +221,7 @@ class LedgerLane:
             tried = self._book.retries[place] = self._book.retries[place] + 1
             wait_s = min(BUSY_MOST_S, BUSY_FIRST_S * 2 ** min(tried - 1, 10))
             heapq.heappush(self._retries, (now_s + wait_s, place))
+            self._has_retries.set()
         else:
             self._finish(place, code, now_s)
 

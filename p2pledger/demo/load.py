@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import trio
 
-from p2pledger.client.ledger import LedgerClient, Receipt
+from p2pledger.client.ledger import LedgerClient, Outcome, Receipt
 from p2pledger.health.operations import CompartmentCount, RecordBatch
+from p2pledger.primitives.errors import Code, Refused, Rejected, Unavailable
 
 
 def single_record_batch(pid: bytes, organisation: bytes) -> RecordBatch:
@@ -47,19 +48,28 @@ class Load:
         """Hand everything in; returns when every transaction has a proven receipt."""
         async with trio.open_nursery() as nursery:
             for client, pid, organisation in self.clients:
-                for _ in range(self.each):
-                    nursery.start_soon(self._one, client, pid, organisation)
+                nursery.start_soon(self._all_of, client, pid, organisation)
         self.is_done = True
 
-    async def _one(self, client: LedgerClient, pid: bytes, organisation: bytes) -> None:
-        self.in_flight += 1
+    async def _all_of(self, client: LedgerClient, pid: bytes, organisation: bytes) -> None:
+        """In bulk. Raises as `LedgerClient.submit` does for the first that has no proven receipt of success."""
+        self.in_flight += self.each
         if self.in_flight >= self.wanted:
             self.enough.set()
         started = time.perf_counter()
-        receipt = await client.submit(single_record_batch(pid, organisation))
-        self.in_flight -= 1
-        self.latencies_s.append(time.perf_counter() - started)
-        self.receipts.append(receipt)
+
+        def settled(_: int, outcome: Outcome) -> None:
+            self.in_flight -= 1
+            self.latencies_s.append(time.perf_counter() - started)
+            if isinstance(outcome, Receipt) and outcome.code == Code.OK:
+                self.receipts.append(outcome)
+
+        operations = [[single_record_batch(pid, organisation)] for _ in range(self.each)]
+        for outcome in await client.submit_all(operations, prove=True, told=settled):
+            if isinstance(outcome, Rejected | Unavailable):
+                raise outcome
+            if outcome.code != Code.OK:
+                raise Refused(Code(outcome.code))
 
 
 def quantile_ms(latencies_s: Sequence[float], share: float) -> float:

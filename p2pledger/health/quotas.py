@@ -30,7 +30,9 @@ def _refusals_in(window: int, author: AccountKey, state: StateView) -> Refusals:
 
 
 def is_used_up(author: AccountKey, time_ms: int, state: StateView) -> bool:
-    """Whether this key may draw no more refusals in this window."""
+    """Whether this key may draw no more refusals in this window. Who never drew one may: a quota is 1 at least."""
+    if state.get(keys.refusals(author)) is None:
+        return False
     chain = rules.of(state)
     return _refusals_in(chain.refusals_window(time_ms), author, state).count >= chain.refusals_max
 
