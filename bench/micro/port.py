@@ -89,32 +89,32 @@ async def load(node: Node, plan: LanePlan, entering: Sequence[Planned], planned:
     return [1e6 * each / len(planned) for each in (spent_s - engine_s, engine_s, session.cpu_s)]
 
 
+def measure(folder: Path, transactions: int) -> list[float]:
+    """What `load` has found, of a new chain in this folder."""
+    cluster = Cluster.create(folder / "consortium", 1, name="Port")
+    anywhere = {"P2PLEDGER_CLIENT__LISTEN": "127.0.0.1:0", "P2PLEDGER_P2P__LISTEN": "127.0.0.1:0"}
+    home = Home.load(cluster.members[cluster.names[0]].home, anywhere)
+    wallet = cluster.wallet(cluster.names[0])
+    town = Town(cluster.founding, [wallet], 1, PATIENTS, 1, int(time.time() * 1000))
+    entering = list(town.entering())
+    planned = list(town.plan("minimal", transactions, 0.0))
+    with opened(home) as node:
+        return trio.run(load, node, LanePlan(0, wallet.account.seed, ()), entering, planned)
+
+
 def main(given: Sequence[str] | None = None) -> None:
     """Parse, measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.micro port", description=__doc__)
     parser.add_argument("--transactions", type=int, default=10_000)
     arguments = parser.parse_args(given)
+    configure_logs("warning", "json")
+    gc.set_threshold(GC_YOUNG, 20, 100)
+    sys.setswitchinterval(SWITCH_S)
+    before = loop(0.5)
     with tempfile.TemporaryDirectory() as name:
-        cluster = Cluster.create(Path(name) / "consortium", 1, name="Port")
-        home = Home.load(
-            cluster.members[cluster.names[0]].home,
-            {"P2PLEDGER_CLIENT__LISTEN": "127.0.0.1:0", "P2PLEDGER_P2P__LISTEN": "127.0.0.1:0"},
-        )
-        wallet = cluster.wallet(cluster.names[0])
-        town = Town(cluster.founding, [wallet], 1, PATIENTS, 1, int(time.time() * 1000))
-        entering = list(town.entering())
-        planned = list(town.plan("minimal", arguments.transactions, 0.0))
-        before = loop(0.5)
-        configure_logs("warning", "json")
-        with opened(home) as node:
-            gc.set_threshold(GC_YOUNG, 20, 100)
-            gc.collect()
-            gc.freeze()
-            sys.setswitchinterval(SWITCH_S)
-            plan = LanePlan(0, wallet.account.seed, ())
-            port_us, engine_us, client_us = trio.run(load, node, plan, entering, planned)
-        after = loop(0.5)
+        found = measure(Path(name), arguments.transactions)
+    after = loop(0.5)
     verify_us = 1e6 * (before[1] + after[1]) / (before[0] + after[0])
     print(f"{arguments.transactions} transactions, {UNDER_WAY} under way; a verification takes {verify_us:.1f} us")
-    for what, spent_us in (("node", port_us), ("engine", engine_us), ("client", client_us)):
+    for what, spent_us in zip(("node", "engine", "client"), found, strict=True):
         print(f"  {what:8} {spent_us:8.1f} us/tx {spent_us / verify_us:6.2f} verifications")
