@@ -60,7 +60,7 @@ SYNC_RANGE_BYTES_MAX = 2 * 1024 * 1024
 
 CHECKPOINT_INTERVAL = 100
 """Heights between state roots; a busy chain hashes its changed keys this often."""
-CHECKPOINT_TRANSACTIONS = 5_000
+CHECKPOINT_TRANSACTIONS = 3_000
 """After so many a state root is due as well: all pages that they change are in memory at once when they are flushed."""
 DRIFT_MS_DEFAULT = 10_000
 HEARTBEAT_MS_DEFAULT = 60_000

@@ -13,7 +13,7 @@ OK, E_NONCE = 0, 5
 """Codes of receipts; with E_NONCE no nonce is used up."""
 NONCES_AHEAD = 1024
 """Nonces of a sender below and above its highest one that may still be used."""
-CHECKPOINT_TRANSACTIONS = 5_000
+CHECKPOINT_TRANSACTIONS = 3_000
 """As many after a checkpoint make another one."""
 
 
