@@ -2,7 +2,8 @@
 
 A store filled at random as the minimal workload fills it, two new keys a transaction, without contracts, receipts and
 agreement: it takes minutes. Figures are bytes in write calls and microseconds of processor time for each transaction of
-one flush; `stall` is how long the driver's thread brings the tree up to date.
+one flush; `stall` is how long the driver's thread brings the tree up to date, `held` the process's memory without the
+map afterwards: what LMDB has once used for changed pages it keeps.
 """
 
 import argparse
@@ -13,13 +14,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from p2pledger.engine.ports import StateFlush
+from p2pledger.primitives import limits
 from p2pledger.primitives.ids import Bytes32, ChainId, Height
 from p2pledger.state.tree import Nodes
 from p2pledger.storage.state_store import LmdbStateStore
 
-FILL = 50_000
-"""Transactions of a flush while the store is filled."""
-FLUSHES = (1_000, 5_000, 20_000)
+FLUSHES = (1_000, limits.CHECKPOINT_TRANSACTIONS, 5_000, 20_000)
 PATIENTS = 1_000
 VALUE_BYTES = 175
 """Of a record batch with one compartment."""
@@ -61,7 +61,8 @@ class Filled:
         return (
             f"{self.transactions:9,} transactions, {transactions:6,} in the flush: {size:7,.0f} bytes "
             f"({charged:,.0f} charged), "
-            f"note {note:5.1f}, settle {settle:5.1f}, flush {store:5.1f} us a transaction, stall {stall_ms:5.0f} ms"
+            f"tree {note + settle:5.1f}, flush {store:5.1f} us a transaction, stall {stall_ms:5.0f} ms, "
+            f"held {_held_mib()} MiB"
         )
 
 
@@ -69,6 +70,11 @@ def _written() -> tuple[int, int]:
     """(bytes in write calls, what the kernel charges for them) of this process; `procfs.Usage` says how they differ."""
     fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
     return int(fields["wchar"]), int(fields["write_bytes"])
+
+
+def _held_mib() -> int:
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(fields["RssAnon"].split()[0]) // 1024
 
 
 def main() -> None:
@@ -79,7 +85,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         filled = Filled(Path(name) / "state")
         while filled.transactions < arguments.transactions:
-            filled.flush(min(FILL, arguments.transactions - filled.transactions))
+            filled.flush(min(limits.CHECKPOINT_TRANSACTIONS, arguments.transactions - filled.transactions))
         for transactions in FLUSHES:
             for _ in range(2):
                 print(filled.flush(transactions), flush=True)
