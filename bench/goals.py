@@ -221,6 +221,12 @@ def _by_baseline(name: str) -> Callable[[Points], float | None]:
     return figure
 
 
+def _floor_by_pysyncobj(points: Points) -> float | None:
+    floor = floor_of(peak(points))
+    baseline = _throughput(next((one for one in points if one.stage == "pysyncobj"), None))
+    return None if floor is None else ratio(floor.tps, baseline)
+
+
 FIGURES: dict[str, Callable[[Points], float | None]] = {
     "verify_share": lambda points: _mean(peak(points), "verify_share"),
     "checks_per_signature": _worst_checks,
@@ -250,6 +256,7 @@ FIGURES: dict[str, Callable[[Points], float | None]] = {
     "crashed_backup": _crashed_backup,
     "primary_gap_s": _primary_gap,
     "by_pysyncobj": _by_baseline("pysyncobj"),
+    "floor_by_pysyncobj": _floor_by_pysyncobj,
     "by_etcd": _by_baseline("etcd"),
 }
 """What goals are judged by."""

@@ -60,6 +60,15 @@ class Sample:
     usages: tuple[Usage | None, ...]
 
 
+def verify_threads(stage: Stage, n: int) -> int:
+    """What an operator gives a validator that has so much of a machine: a thread for each processor beyond its first.
+
+    Validators that share one processor check signatures on the spot: threads would only wait for each other.
+    """
+    processors = len(stage.validator_cores) or len(os.sched_getaffinity(0))
+    return max(0, processors // n - 1)
+
+
 class Validators:
     """Founds them, starts them, hurts them, reads them. Entered as a context, nothing outlives it."""
 
@@ -68,7 +77,8 @@ class Validators:
         self.cluster = Cluster.create(folder, n, params=parameters, name="Bench consortium")
         self.stage = stage
         self.names = self.cluster.names
-        self._environ = {f"{ENV_PREFIX}{_variable(name)}": str(value) for name, value in stage.settings.items()}
+        settings = {"verify.threads": verify_threads(stage, n), **stage.settings}
+        self._environ = {f"{ENV_PREFIX}{_variable(name)}": str(value) for name, value in settings.items()}
         self._seed = seed
         self._relay: trio.Process | None = None
         self.distance = distance_of(stage)
