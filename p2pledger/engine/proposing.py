@@ -24,7 +24,7 @@ PARTS_OF_TIMEOUT = 2
 
 
 class Pace:
-    """How many transactions our next block should hold, so that it is executed in `time_ms`.
+    """How many transactions our next blocks should hold, so that one follows the other within `time_ms`.
 
     Under overload blocks as large as they may be take longer than the timeout on a slow machine, and views would change
     although nobody is at fault. Falls by half, rises by a quarter; local policy, no vote depends on it.
@@ -33,27 +33,30 @@ class Pace:
     def __init__(self, time_ms: int) -> None:
         self.transactions = limits.BLOCK_TRANSACTIONS_TARGET
         self._time_ms = time_ms
-        self._open: tuple[Height, int, int] | None = None
-        """The block that is being timed: its height, its transactions, when it was built."""
+        self._open: dict[Height, int] = {}
+        """Transactions of the blocks that we have proposed and not executed, ascending."""
+        self._since_ms = 0
+        """When the block before the first of them was executed; if that is longer ago, when it was built."""
 
     def built(self, height: Height, transactions: int, now_ms: int) -> None:
         """We propose this block now."""
-        if self._open is None and transactions:
-            self._open = height, transactions, now_ms
+        if not self._open:
+            self._since_ms = now_ms
+        self._open[height] = transactions
 
     def forget(self) -> None:
         """What was built may never be executed."""
-        self._open = None
+        self._open.clear()
 
     def executed(self, height: Height, now_ms: int) -> None:
         """All blocks up to this one are."""
-        if self._open is None or self._open[0] > height:
+        done = [self._open.pop(one) for one in list(self._open) if one <= height]
+        if not done:
             return
-        _, transactions, built_ms = self._open
-        self._open = None
-        if now_ms - built_ms > self._time_ms:
-            self.transactions = max(min(transactions, self.transactions) // 2, limits.BLOCK_TRANSACTIONS_LEAST)
-        elif 2 * transactions > self.transactions:
+        took_ms, self._since_ms = (now_ms - self._since_ms) // len(done), now_ms
+        if took_ms > self._time_ms:
+            self.transactions = max(min(max(done), self.transactions) // 2, limits.BLOCK_TRANSACTIONS_LEAST)
+        elif 2 * max(done) > self.transactions:
             self.transactions = min(self.transactions * 5 // 4, limits.BLOCK_TRANSACTIONS_TARGET)
 
 

@@ -45,6 +45,9 @@ class Outbox:
                 if self._is_closing:
                     return
                 self._wake = trio.Event()
+                if ping_s == math.inf:  # a scope costs as much as a frame
+                    await self._wake.wait()
+                    continue
                 with trio.move_on_after(ping_s) as quiet:
                     await self._wake.wait()
                 if quiet.cancelled_caught and not self._frames:

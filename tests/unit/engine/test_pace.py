@@ -29,10 +29,21 @@ def test_blocks_that_take_too_long_get_smaller_and_grow_again() -> None:
     assert timed(pace, 4, 100, 10) == 312, "a small block says nothing about large ones"
 
 
-def test_only_one_block_is_timed_and_a_lost_one_is_forgotten() -> None:
+def test_blocks_that_are_under_way_together_are_timed_from_one_to_the_next() -> None:
+    pace = Pace(TIME_MS)
+    for height in (1, 2, 3):
+        pace.built(Height(height), 1_000, 0)
+    pace.executed(Height(1), TIME_MS)
+    pace.executed(Height(3), 3 * TIME_MS)
+    assert pace.transactions == BLOCK_TRANSACTIONS_TARGET
+    pace.built(Height(4), 1_000, 10 * TIME_MS)
+    pace.executed(Height(4), 11 * TIME_MS)
+    assert pace.transactions == BLOCK_TRANSACTIONS_TARGET, "nothing was under way before it was built"
+
+
+def test_a_block_that_was_lost_is_forgotten() -> None:
     pace = Pace(TIME_MS)
     pace.built(Height(5), 1_000, 0)
-    pace.built(Height(6), 1_000, 0)
     pace.executed(Height(4), 10_000)
     assert pace.transactions == BLOCK_TRANSACTIONS_TARGET
     pace.forget()
