@@ -33,6 +33,8 @@ from p2pledger.primitives.ids import AccountKey, NodeId, Nonce
 
 UNDER_WAY_MAX = 900
 """Of one session: below the nonce window of one account and the transactions that a node takes from one session."""
+WINDOW_LEAST, WINDOW_GROWTH = 16, 0.1
+"""Under way at a node that is busy, and by how much that grows with each answer."""
 BUSY_FIRST_S, BUSY_MOST_S = 0.05, 2.0
 """Before a transaction that found a node full is sent again; it doubles, as in the client library."""
 AWAIT_MS = 60_000
@@ -76,6 +78,8 @@ class LedgerLane:
         """Places whose proofs are to be asked for when the turn is over."""
         self._retries: list[tuple[float, int]] = []
         self._has_retries = trio.Event()
+        self._window: float = UNDER_WAY_MAX
+        """How many may be under way: as TCP does it, falls to what the node took when it is busy, and grows again."""
         self._wake = trio.Event()
         self._node = 0
         self._anchors: deque[Anchor] = deque(maxlen=8)
@@ -163,7 +167,7 @@ class LedgerLane:
     def _next_places(self) -> list[int]:
         """As many as are due, have room on the session, and fit into one request."""
         book, now_s = self._book, self._clock()
-        room = min(UNDER_WAY_MAX - len(self._under_way), limits.BATCH_TRANSACTIONS_MAX)
+        room = min(int(self._window) - len(self._under_way), limits.BATCH_TRANSACTIONS_MAX)
         places: list[int] = []
         size = 0
         while self._queue and len(places) < room:
@@ -218,6 +222,7 @@ class LedgerLane:
     def _on_refusal(self, place: int, code: int, now_s: float) -> None:
         if code == Code.E_BUSY:
             self._under_way.remove(place)
+            self._window = max(WINDOW_LEAST, min(self._window, len(self._under_way)))
             tried = self._book.retries[place] = self._book.retries[place] + 1
             wait_s = min(BUSY_MOST_S, BUSY_FIRST_S * 2 ** min(tried - 1, 10))
             heapq.heappush(self._retries, (now_s + wait_s, place))
@@ -227,6 +232,7 @@ class LedgerLane:
 
     def _finish(self, place: int, code: int, now_s: float) -> None:
         self._under_way.remove(place)
+        self._window = min(self._window + WINDOW_GROWTH, UNDER_WAY_MAX)
         if self._book.finish(place, code, now_s):
             if code == 0 and self._wants_proof(place):
                 self._proving.add(place)
