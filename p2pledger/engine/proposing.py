@@ -190,7 +190,7 @@ class Proposing:
             return
         if chosen.batches:
             is_behind = parent.height != executed
-            delay_ms = limits.BLOCK_DELAY_MS if is_behind else self._batches.gather_ms
+            delay_ms = limits.BLOCK_DELAY_MS if is_behind else self._batches.gather_ms // 4
             ripe_ms = chosen.batches[0].held_since_ms + delay_ms
             if chosen.transactions < self._pace.transactions and now_ms < ripe_ms:
                 self._agenda.at("build", ripe_ms)
