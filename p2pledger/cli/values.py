@@ -8,7 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from p2pledger.client.health import Compartment
-    from p2pledger.network.api import Cursor
+    from p2pledger.network.feed_api import Cursor
 
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _SPAN_MS_MAX = 200 * 366 * 86_400_000
@@ -70,7 +70,7 @@ class Place(click.ParamType["Cursor"]):
     name = "place"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Cursor":
-        from p2pledger.network.api import Cursor
+        from p2pledger.network.feed_api import Cursor
         from p2pledger.primitives.ids import Height
 
         if isinstance(value, Cursor):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from p2pledger.client.feed import Notice
     from p2pledger.client.ledger import LedgerClient
     from p2pledger.health.topics import Topic
-    from p2pledger.network.api import Cursor
+    from p2pledger.network.feed_api import Cursor
 
 KINDS = "access,consent,break-glass,recovery,erasure,integrity"
 _COLUMNS = ["next", "what", "about", "says", "proven"]
@@ -74,7 +74,7 @@ def topics_of(text: str) -> "list[Topic]":
 
 async def _tip(ledger: "LedgerClient") -> "Cursor":
     """The place after everything that has happened, as a node says."""
-    from p2pledger.network.api import Cursor
+    from p2pledger.network.feed_api import Cursor
     from p2pledger.primitives.ids import Height
 
     return Cursor(Height((await ledger.status()).height + 1), 0)

@@ -19,8 +19,9 @@ from p2pledger.client.links import Node
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence, check_anchor, check_receipt, effects_root_in
 from p2pledger.health.events import AccessDecided, AnyEvent, decode_event
 from p2pledger.health.topics import Topic, person_of, topics_of
-from p2pledger.network.api import Cursor, Failure, FeedItem, FeedReply, Subscribe
+from p2pledger.network.api import Failure
 from p2pledger.network.connection import connect
+from p2pledger.network.feed_api import Cursor, FeedItem, FeedReply, Subscribe
 from p2pledger.network.transport import TLS_OVER_TCP, Transport
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, InvalidInput, PeerFault, ProofError, Rejected, Unavailable

@@ -6,13 +6,13 @@ from msgspec import Meta
 
 from p2pledger.chain.block import Header
 from p2pledger.chain.genesis import OrganisationKind, PublicName
-from p2pledger.chain.receipt import Executed, ReceiptProof
+from p2pledger.chain.receipt import Executed
 from p2pledger.chain.statement import StatementKind
 from p2pledger.consensus.anchor import Anchor, ReceiptEvidence
 from p2pledger.consensus.messages import Certificate
 from p2pledger.health.recovery_release import ShareRequest
 from p2pledger.health.release import RecordOpening, ReleaseRequest
-from p2pledger.health.topics import Topic
+from p2pledger.network.feed_api import FeedReply, Subscribe
 from p2pledger.primitives import limits
 from p2pledger.primitives.codec import Record
 from p2pledger.primitives.ids import U64, AccountKey, Bytes16, Bytes32, ChainId, Height, Nonce, Signature, TransactionId
@@ -20,9 +20,6 @@ from p2pledger.state.tree import StateProof
 
 LineNumber = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 """Of a line in an access log, from 1."""
-
-START_AHEAD_MAX = 1_000
-"""Heights above its tip at which a node still takes a subscription: another node may have been further."""
 
 DETAIL_CHARS_MAX = 500
 """Of the words of one refusal."""
@@ -222,31 +219,6 @@ class GetErasures(Record, frozen=True, tag=28):
 
     id: U64
     pid: Bytes16 | None
-
-
-class Cursor(Record, frozen=True):
-    """A place in the chain: the transaction `index` of block `height`."""
-
-    height: Height
-    index: U64
-
-    def __str__(self) -> str:
-        return f"{self.height}:{self.index}"
-
-
-class Subscribe(Record, frozen=True, tag=22):
-    """What happened from a place on, and whatever happens from now on. Replies: FeedReply, until the session ends.
-
-    A patient gets what concerns its own pid, organisations everything or what concerns `pid`; others Failure(E_ROLE).
-    A Failure ends the subscription; its words name the place to go on from.
-    """
-
-    id: U64
-    start: Cursor
-    """The first place wanted; one above the tip: only what is to come."""
-    topics: Annotated[tuple[Topic, ...], Meta(min_length=1, max_length=8)]
-    pid: Bytes16 | None
-    """None: whatever the asking key may see."""
 
 
 Question: TypeAlias = (
@@ -490,27 +462,6 @@ class AlertsReply(Record, frozen=True, tag=59):
     id: U64
     alerts: tuple[bytes, ...]
     """Canonical bytes of their state values; the first thousand."""
-
-
-class FeedItem(Record, frozen=True):
-    """A transaction that a subscription is about."""
-
-    executed: Executed
-    """Its receipt, and of its events those that the asking key may see."""
-    is_whole: bool
-    """Whether these are all its events: then their hash is that of the receipt. Else it also concerned others."""
-    proof: ReceiptProof
-
-
-class FeedReply(Record, frozen=True, tag=52):
-    """Some of what happened at one height, in order; or a sign that nothing did up to `next`."""
-
-    id: U64
-    items: tuple[FeedItem, ...]
-    anchor: Anchor | None
-    """Proves the receipts of `items`; None where there are none."""
-    next: Cursor
-    """Where the next reply goes on; a client that lost its node subscribes there anew, at any other."""
 
 
 Reply: TypeAlias = (

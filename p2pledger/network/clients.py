@@ -16,20 +16,18 @@ import trio
 from p2pledger.network.api import (
     DETAIL_CHARS_MAX,
     Challenge,
-    Cursor,
     Failure,
-    FeedReply,
     Outcomes,
     Question,
     Reply,
     Request,
     SubmitMany,
-    Subscribe,
     Welcome,
 )
 from p2pledger.network.authentication import check_hello
 from p2pledger.network.budget import Budget, Rates
 from p2pledger.network.connection import ClientConnection, connect
+from p2pledger.network.feed_api import Cursor, FeedReply, Subscribe
 from p2pledger.network.frame import FrameDecoder, Tag, encode_frame
 from p2pledger.network.lobby import Lobby, MeteredStream, accept_forever, receive_first
 from p2pledger.network.outbox import Outbox

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import msgspec
 import trio
 
-from p2pledger.network.api import Challenge, Failure, Question, Reply, SubmitMany, Subscribe, Welcome
+from p2pledger.network.api import Challenge, Failure, Question, Reply, SubmitMany, Welcome
 from p2pledger.network.authentication import make_hello
+from p2pledger.network.feed_api import Subscribe
 from p2pledger.network.frame import FrameDecoder, Tag, encode_frame
 from p2pledger.network.lobby import MeteredStream, receive_first
 from p2pledger.network.outbox import Outbox

@@ -15,7 +15,7 @@ from p2pledger.consensus.anchor import Anchor
 from p2pledger.health import queries
 from p2pledger.health.events import decode_event
 from p2pledger.health.topics import Topic, person_of, topics_of
-from p2pledger.network import api
+from p2pledger.network.feed_api import START_AHEAD_MAX, Cursor, FeedItem, FeedReply, Subscribe
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import sha256
 from p2pledger.primitives.errors import Code, InvalidInput, Rejected
@@ -84,20 +84,20 @@ class Feed:
     _digests: dict[Height, Sequence[_Entry]] = field(default_factory=dict)
     _digesting: trio.Lock = field(default_factory=trio.Lock)
 
-    async def next_page(self, account: AccountKey, request: api.Subscribe, place: api.Cursor) -> api.FeedReply:
+    async def next_page(self, account: AccountKey, request: Subscribe, place: Cursor) -> FeedReply:
         """What happened at the first height from `place` on at which something did; waits for it.
 
         After `quiet_s` without news an empty page says how far this node is. Raises Rejected(E_ROLE), judged anew for
         each page, and E_FORMAT for a place that this chain will not reach.
         """
-        if place.height > self._tip() + api.START_AHEAD_MAX:
+        if place.height > self._tip() + START_AHEAD_MAX:
             raise Rejected(Code.E_FORMAT, f"place {place} is far above the tip {self._tip()}; start where it ends")
         deadline, looked_through = trio.current_time() + self.quiet_s, 0
         while True:
             person = self._about(account, request)
             if place.height > self._tip():
                 if not await self._grows(deadline):
-                    return api.FeedReply(request.id, (), None, place)
+                    return FeedReply(request.id, (), None, place)
                 continue
             entries = _chosen(await self._digest(place.height), place.index, set(request.topics), person)
             if entries:
@@ -105,11 +105,11 @@ class Feed:
                 if anchor is not None:
                     return self._page(request, entries, person, anchor)
                 if not await self._grows(deadline):
-                    return api.FeedReply(request.id, (), None, place)
+                    return FeedReply(request.id, (), None, place)
                 continue
-            place, looked_through = api.Cursor(Height(place.height + 1), 0), looked_through + 1
+            place, looked_through = Cursor(Height(place.height + 1), 0), looked_through + 1
             if looked_through >= HEIGHTS_PER_REPLY_MAX:
-                return api.FeedReply(request.id, (), None, place)
+                return FeedReply(request.id, (), None, place)
             await trio.lowlevel.checkpoint()
 
     async def _grows(self, deadline: float) -> bool:
@@ -122,7 +122,7 @@ class Feed:
         """The last height that is executed here and durable."""
         return min(self.history.executed, self.tip())
 
-    def _about(self, account: AccountKey, request: api.Subscribe) -> Bytes16 | None:
+    def _about(self, account: AccountKey, request: Subscribe) -> Bytes16 | None:
         """The person whose events are told, None for everybody's; raises Rejected(E_ROLE)."""
         state = self.history.state
         role, own = queries.identity_of(account, state)
@@ -155,11 +155,9 @@ class Feed:
             await trio.sleep(trio.current_time() - began)  # all replays together get half of the thread at most
             return found
 
-    def _page(
-        self, request: api.Subscribe, entries: Sequence[_Entry], person: Bytes16 | None, anchor: Anchor
-    ) -> api.FeedReply:
+    def _page(self, request: Subscribe, entries: Sequence[_Entry], person: Bytes16 | None, anchor: Anchor) -> FeedReply:
         """As many of these transactions of one height as fit."""
-        items: list[api.FeedItem] = []
+        items: list[FeedItem] = []
         room = ITEM_BYTES_MAX
         for entry in entries:
             item = self._item(entry, person)
@@ -169,15 +167,15 @@ class Feed:
             items.append(item)
         receipt = items[-1].executed.receipt
         is_last = len(items) == len(entries)
-        after = api.Cursor(Height(receipt.height + 1), 0) if is_last else api.Cursor(receipt.height, receipt.index + 1)
-        return api.FeedReply(request.id, tuple(items), anchor, after)
+        after = Cursor(Height(receipt.height + 1), 0) if is_last else Cursor(receipt.height, receipt.index + 1)
+        return FeedReply(request.id, tuple(items), anchor, after)
 
-    def _item(self, entry: _Entry, person: Bytes16 | None) -> api.FeedItem:
+    def _item(self, entry: _Entry, person: Bytes16 | None) -> FeedItem:
         executed, proof = entry.executed, self.proof(entry.executed)
         if person is None or entry.persons == {person}:
-            return api.FeedItem(executed, True, proof)
+            return FeedItem(executed, True, proof)
         own = tuple(executed.known[told.place] for told in entry.told if told.person == person)
-        return api.FeedItem(Executed(executed.receipt, own), False, proof)  # what concerns others stays with us
+        return FeedItem(Executed(executed.receipt, own), False, proof)  # what concerns others stays with us
 
 
 def _chosen(entries: Sequence[_Entry], index: int, topics: set[Topic], person: Bytes16 | None) -> list[_Entry]:

@@ -19,6 +19,7 @@ from p2pledger.health import integrity, queries
 from p2pledger.health.log import decode_line
 from p2pledger.network import api
 from p2pledger.network.clients import Decided, Session
+from p2pledger.network.feed_api import Cursor, FeedReply, Subscribe
 from p2pledger.node.deposits import Depositing
 from p2pledger.node.driver import Driver
 from p2pledger.node.feed import Feed
@@ -89,7 +90,7 @@ class Server:
         event, self._executed = self._executed, trio.Event()
         event.set()
 
-    async def next_page(self, session: Session, request: api.Subscribe, place: api.Cursor) -> api.FeedReply:
+    async def next_page(self, session: Session, request: Subscribe, place: Cursor) -> FeedReply:
         """The next reply of a subscription (F-08); raises Rejected(E_ROLE)."""
         return await self.feed.next_page(session.account, request, place)
 

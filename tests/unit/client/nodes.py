@@ -21,10 +21,8 @@ from p2pledger.network.api import (
     AwaitReceipt,
     BlockReply,
     ConsentsReply,
-    Cursor,
     ErasuresReply,
     Failure,
-    FeedReply,
     GetAccount,
     GetAlerts,
     GetBlock,
@@ -46,10 +44,10 @@ from p2pledger.network.api import (
     ReviewsReply,
     Submit,
     SubmitMany,
-    Subscribe,
 )
 from p2pledger.network.certificates import make_certificate
 from p2pledger.network.clients import ClientServer, Decided, Session
+from p2pledger.network.feed_api import Cursor, FeedReply, Subscribe
 from p2pledger.node.feed import Feed
 from p2pledger.primitives.crypto import SigningKey
 from p2pledger.primitives.errors import Code, Rejected

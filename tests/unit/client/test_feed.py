@@ -15,10 +15,11 @@ from p2pledger.consensus.anchor import check_receipt
 from p2pledger.health.events import AccessDecided, ConsentGranted, ConsentRevoked, decode_event
 from p2pledger.health.operations import ConsentRevoke
 from p2pledger.health.topics import Topic
-from p2pledger.network.api import Cursor, Failure, FeedReply, Subscribe
+from p2pledger.network.api import Failure
 from p2pledger.network.certificates import make_certificate
 from p2pledger.network.clients import ClientServer, ClientSettings, Session
 from p2pledger.network.connection import connect
+from p2pledger.network.feed_api import Cursor, FeedReply, Subscribe
 from p2pledger.node.feed import Feed
 from p2pledger.primitives.codec import encode
 from p2pledger.primitives.crypto import SigningKey

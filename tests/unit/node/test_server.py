@@ -20,6 +20,7 @@ from p2pledger.health.log import EMPTY, LogHead, decode_line, line_hash
 from p2pledger.health.pruning_operations import Prune
 from p2pledger.network import api
 from p2pledger.network.clients import Session
+from p2pledger.network.feed_api import Cursor, Subscribe
 from p2pledger.node.home import Home
 from p2pledger.node.metrics import make_metrics
 from p2pledger.node.server import Server
@@ -32,7 +33,7 @@ from tests.unit.node.pruned import approve
 
 LINES = 5
 Misdeed = Callable[[dict[bytes, bytes], bytes], None]
-START = api.Cursor(Height(1), 0)
+START = Cursor(Height(1), 0)
 FILLERS = 60
 """Heights that are not the patient's: the horizon of a pruning stays 99 below the tip."""
 
@@ -135,10 +136,10 @@ async def test_each_line_is_proven_by_its_receipt(server: Server, node: Lone) ->
         await server.handle(session(node), api.GetLine(1, pid, LINES + 1))
 
 
-async def told(server: Server, node: Lone, start: api.Cursor = START) -> tuple[list[int], api.Cursor]:
+async def told(server: Server, node: Lone, start: Cursor = START) -> tuple[list[int], Cursor]:
     """(the lines that the feed tells from a place to the tip, the place after them), every receipt proven."""
     founding, found = node.home.founding, list[int]()
-    request = api.Subscribe(1, start, ("access",), None)
+    request = Subscribe(1, start, ("access",), None)
     while True:
         page = await server.next_page(session(node), request, start)
         for item in page.items:

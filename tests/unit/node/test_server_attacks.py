@@ -12,6 +12,7 @@ from p2pledger.health import keys
 from p2pledger.health.application import HealthApplication
 from p2pledger.network import api
 from p2pledger.network.clients import Session
+from p2pledger.network.feed_api import Cursor, Subscribe
 from p2pledger.node.feed import Feed
 from p2pledger.node.metrics import make_metrics
 from p2pledger.node.server import Server
@@ -135,8 +136,8 @@ async def test_a_line_is_shown_to_its_patient_and_to_members(
 async def test_a_feed_is_for_its_patient_and_for_members(server: Server, without: Without, asker: SigningKey) -> None:
     """Judged anew for each page: who loses the right in the middle of a feed hears no more."""
     server.feed.quiet_s = 0.001
-    start = api.Cursor(Height(1), 0)
-    question = api.Subscribe(1, start, ("access",), PID)
+    start = Cursor(Height(1), 0)
+    question = Subscribe(1, start, ("access",), PID)
     with without(Feed._about, "raise Rejected(Code.E_ROLE"):
         assert await code_of(server.next_page(by(asker), question, start)) is Code.OK
     assert await code_of(server.next_page(by(asker), question, start)) is Code.E_ROLE
