@@ -66,6 +66,7 @@ def filled(pool: Mempool, count: int) -> None:
 
 
 def test_as_much_is_taken_in_as_the_chain_decides_in_two_seconds() -> None:
+    """P23: and no more, so that overload is turned away before it costs anything."""
     pool = Mempool()
     filled(pool, UNDECIDED_LEAST)
     with pytest.raises(Rejected) as refused:
