@@ -72,6 +72,11 @@ class Mempool:
         """How many more the chain is going to decide soon; below 0 where it has slowed down."""
         return self._undecided_now_max - len(self._taken)
 
+    @property
+    def bulk_room(self) -> int:
+        """The same for who sends many at once: a quarter is left to those who send one, as in an emergency."""
+        return self._undecided_now_max * 3 // 4 - len(self._taken)
+
     def demand_room(self) -> None:
         """Raises Rejected(E_BUSY) where as much is taken in as the chain decides in two seconds.
 

@@ -184,7 +184,7 @@ class Intake:
 
     def _room(self, session: Session) -> int:
         of_session = BULK_OF_STRANGER_MAX if session.role == STRANGER else BULK_OF_SESSION_MAX
-        most = min(SUBMISSIONS_MAX, self._engine.admission.mempool.room)
+        most = min(SUBMISSIONS_MAX, self._engine.admission.mempool.bulk_room)
         return min(
             of_session - self._under_way[session],
             BULK_MAX - self._all_under_way,

@@ -93,3 +93,12 @@ def test_a_slow_chain_leaves_the_least() -> None:
         pool.add(transaction(0, nonce), 0)
     with pytest.raises(Rejected):
         pool.demand_room()
+
+
+def test_who_sends_many_leaves_room_for_who_sends_one() -> None:
+    """P23: a gateway's thousands do not keep an emergency out."""
+    pool = Mempool()
+    filled(pool, UNDECIDED_LEAST * 3 // 4)
+    assert pool.bulk_room == 0
+    pool.demand_room()
+    assert pool.room == UNDECIDED_LEAST // 4
