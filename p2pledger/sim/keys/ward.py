@@ -326,7 +326,7 @@ class Ward(Clinic):
             world, "one-time shares open a record", lambda: dealt.is_open, lambda: ask_all(world, self, dealt)
         )
         self._erase(world, visit)
-        self._take_back(world, visit)
+        self._take_back(world, visit, dealt)
         self.guarding.demand(world, self)
         self.wait_until(world, "every release is reported", world.observer.releases.is_settled)
         world.observer.releases.concluded()
@@ -436,14 +436,22 @@ class Ward(Clinic):
 
     def _erase(self, world: "World", visit: Visit) -> None:
         """The custodian erases the record (F-26): from the block of its decision on nobody honest gives anything."""
-        self.await_refusals(world, visit, erasures.erase(world, self, visit.chart, (visit.index,)), Code.E_ERASED)
+        done = erasures.erase(world, self, visit.chart, (visit.index,))
+        for within_ms in (100, 300, 600):
+            ask_all(world, self, visit, within_ms)
+        self.await_refusals(world, visit, done, Code.E_ERASED)
 
-    def _take_back(self, world: "World", visit: Visit) -> None:
-        """After the revocation is final everywhere nobody honest gives anything any more (F-06)."""
+    def _take_back(self, world: "World", visit: Visit, other: Visit) -> None:
+        """After the revocation is final everywhere nobody honest gives anything any more (F-06).
+
+        Meanwhile the reader asks for the record of `other`, so that its block comes between an entry and a share (I-2).
+        """
         patient, grant, _ = self._grants[-1]
         honest = next(node.index for node in world.nodes if node.is_honest)
-        assert visit.asked.basis == grant.consent_id
+        assert visit.asked.basis == other.asked.basis == grant.consent_id
         done = world.submit_signed(honest, patient.key, [ConsentRevoke(grant.consent_id, "withdrawn")])
+        for within_ms in (100, 300, 600):
+            ask_all(world, self, other, within_ms)
         self.await_refusals(world, visit, done, Code.E_REVOKED)
 
     def await_refusals(self, world: "World", question: Question, done: TransactionId | None, code: Code) -> None:
