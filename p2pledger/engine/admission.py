@@ -21,8 +21,6 @@ from p2pledger.state.view import StateView
 
 PREVIEWED_MAX = 2 * limits.MEMPOOL_TRANSACTIONS_MAX
 """Previews remembered; beyond them a transaction is looked at twice."""
-
-
 SENDERS_MAX = 10_000
 """Remembered until the next block."""
 

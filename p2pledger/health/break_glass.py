@@ -102,10 +102,7 @@ def overdue(time_ms: int, state: StateView) -> Iterator[BrokenGlass]:
 
 def rate_of(key: bytes, time_ms: int, state: StateView) -> Rate:
     """How often, in the window of this block time; `key` is `keys.organisation_rate` or `keys.person_rate`."""
-    return _rate_in(rules.of(state).break_glass_window(time_ms), key, state)
-
-
-def _rate_in(window: int, key: bytes, state: StateView) -> Rate:
+    window = rules.of(state).break_glass_window(time_ms)
     data = state.get(key)
     stored = Rate() if data is None else decode(Rate, data, 64)
     return stored if stored.window == window else Rate(window)
@@ -118,10 +115,9 @@ def allowed(use: Use, call: Call, state: StateView) -> Outcome:
     """What an allowed access of one of an organisation's people adds: counts, and for broken glass the alert."""
     chain = rules.of(state)
     request, events = use.request, []
-    window = chain.break_glass_window(call.time_ms)
     person, key = keys.person_rate(use.did), keys.organisation_rate(request.organisation)
-    writes: dict[bytes, bytes | None] = {person: encode(_counted(_rate_in(window, person, state), use))}
-    rate = _counted(_rate_in(window, key, state), use)
+    writes: dict[bytes, bytes | None] = {person: encode(_counted(rate_of(person, call.time_ms, state), use))}
+    rate = _counted(rate_of(key, call.time_ms, state), use)
     if use.is_broken_glass:
         due = Millis(call.time_ms + chain.break_glass_review_ms)
         signers = (call.author, *call.cosigners)

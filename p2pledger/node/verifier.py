@@ -33,7 +33,7 @@ TRANSACTION_BYTES_LEAST = 200
 BATCHES_PER_NODE = 64
 """64 MiB of one node's batches at most."""
 INLINE = 4
-"""Signatures that are checked on the spot: half a millisecond at most. A thread's coming and going costs as much."""
+"""Signatures that are checked on the spot, of batches by their bytes: a thread's coming and going costs as much."""
 CHUNK = 64
 """Votes, signatures of submissions or batches in a job: enough to pay for the thread, too few to delay a vote."""
 CHUNK_BYTES = 16 * 1024
@@ -144,10 +144,10 @@ class Verifier:
                     self._tell(event)
             if self._submissions:
                 jobs = self._next_submissions()
-                count = sum(len(job.transactions) for job in jobs)
-                verdicts = await self._call(limiter, "submission", self._check_all, jobs, count)
-                for job, (signatures, refusals) in zip(jobs, verdicts, strict=True):
-                    self.checked["submission"] += signatures
+                signatures = sum(len(one.envelope.signatures) for job in jobs for one in job.transactions)
+                verdicts = await self._call(limiter, "submission", self._check_all, jobs, signatures)
+                self.checked["submission"] += signatures
+                for job, refusals in zip(jobs, verdicts, strict=True):
                     self.bad += sum(refusal is not None for refusal in refusals)
                     job.done(refusals)
 
@@ -217,15 +217,9 @@ class Verifier:
             return MessageBad(job.node, str(error), key)
         return BatchVerified(job.node, key, batch, transactions, job.data)
 
-    def _check_all(self, jobs: list[Submission]) -> list[tuple[int, list[Rejected | None]]]:
-        """(signatures, what was found of each transaction) of each job."""
-        return [
-            (
-                sum(len(one.envelope.signatures) for one in job.transactions),
-                [_refusal_of(one) for one in job.transactions],
-            )
-            for job in jobs
-        ]
+    def _check_all(self, jobs: list[Submission]) -> list[list[Rejected | None]]:
+        """What was found of each transaction of each job."""
+        return [[_refusal_of(one) for one in job.transactions] for job in jobs]
 
 
 def _refusal_of(transaction: Transaction) -> Rejected | None:

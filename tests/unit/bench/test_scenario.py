@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.scenario import SCENARIOS, load, parse, scaled
+from bench.validators import verify_threads
 from p2pledger.primitives.errors import InvalidInput
 
 STAGE = 'name = "x"\n[[stages]]\nname = "s"\n[[stages.points]]\nname = "p"\n'
@@ -55,3 +56,11 @@ def test_scaling_shortens_everything_that_takes_time() -> None:
     assert scenario.floor_seconds == 1
     with pytest.raises(InvalidInput, match="above 0"):
         scaled(scenario, 0)
+
+
+@pytest.mark.parametrize(("n", "processors", "threads"), [(4, 2, 0), (1, 2, 1), (2, 4, 1), (4, 16, 3)])
+def test_validators_get_verify_threads_for_their_share(n: int, processors: int, threads: int) -> None:
+    """A thread for each processor beyond a validator's first, and none where several share one."""
+    cores = list(range(processors))
+    (stage,) = parse(STAGE.replace('"s"', f'"s"\nvalidator_cores = {cores}'), "x").stages
+    assert verify_threads(stage, n) == threads
