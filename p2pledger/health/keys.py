@@ -10,7 +10,6 @@
 | 0x15   | –                                 | Rules: the health parameters of the chain         |
 | 0x16   | did or organisation (16) ‖ number (4, BE) | KeyPeriod: one of its keys, from 1         |
 | 0x20   | batch (16)                        | Batch                                             |
-| 0x21   | pid (16) ‖ batch (16)             | empty: the batches of a patient                   |
 | 0x22   | pid (16) ‖ batch (16) ‖ index (8, BE) ‖ account key (32) | Alert: bytes that are not the record's |
 | 0x30   | pid (16) ‖ consent (16)           | Consent                                           |
 | 0x31   | consent (16)                      | its pid                                           |
@@ -61,7 +60,6 @@ CREDENTIAL = b"\x14"
 RULES = b"\x15"
 KEY_PERIOD = b"\x16"
 BATCH = b"\x20"
-PATIENT_BATCH = b"\x21"
 INTEGRITY_ALERT = b"\x22"
 CONSENT = b"\x30"
 CONSENT_PID = b"\x31"
@@ -137,15 +135,6 @@ def key_period(identifier: bytes, number: int) -> bytes:
 
 def batch(identifier: bytes) -> bytes:
     return BATCH + identifier
-
-
-def patient_batches(pid: bytes) -> bytes:
-    """The prefix of all batches of a patient."""
-    return PATIENT_BATCH + pid
-
-
-def patient_batch(pid: bytes, identifier: bytes) -> bytes:
-    return PATIENT_BATCH + pid + identifier
 
 
 def integrity_alerts(pid: bytes) -> bytes:

@@ -93,8 +93,6 @@ def may_read_state(account: AccountKey, key: bytes, state: StateView) -> bool:
     if key[:1] == keys.BATCH:
         batch = records.batch_of(key[1:], state)
         return batch is not None and pid_owner(batch.terms.pid, state) == account
-    if key[:1] == keys.PATIENT_BATCH:
-        return pid_owner(key[1:17], state) == account
     owner = directory.key_owner(account, state)
     if owner is None:
         return False

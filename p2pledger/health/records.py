@@ -36,10 +36,7 @@ def record_batch(operation: RecordBatch, call: Call, state: StateView) -> Outcom
     if state.get(key) is not None:
         raise Refused(Code.E_DUP)
     return Outcome(
-        writes={
-            key: encode(Batch(operation, call.height, call.time_ms)),
-            keys.patient_batch(operation.pid, operation.batch_id): b"",
-        },
+        writes={key: encode(Batch(operation, call.height, call.time_ms))},
         events=[encode(BatchRecorded(operation.batch_id, operation.pid, custodian.id, operation.n))],
     )
 
@@ -58,10 +55,3 @@ def batch_of(batch_id: bytes, state: StateView) -> Batch | None:
     """A batch by id."""
     data = state.get(keys.batch(batch_id))
     return None if data is None else decode_again(Batch, data, limits.STATE_VALUE_BYTES_MAX)
-
-
-def batches_of(pid: bytes, state: StateView) -> list[Batch]:
-    """All batches of a patient, by id."""
-    prefix = keys.patient_batches(pid)
-    found = [batch_of(key[len(prefix) :], state) for key, _ in state.scan(prefix)]
-    return [batch for batch in found if batch is not None]

@@ -39,7 +39,7 @@ from p2pledger.storage.ledger import LmdbLedgerStore
 from p2pledger.storage.sign_floor import SignFloor
 from p2pledger.storage.state_store import LmdbStateSnapshot, LmdbStateStore
 
-FORMAT = 2
+FORMAT = 3
 PART_BYTES_MAX = 32 * 1024 * 1024
 """A block with its bodies, or a height's receipts, is smaller by far."""
 ROWS_EACH = 1_000

@@ -37,7 +37,7 @@ from p2pledger.engine.ports import AppendBlock, LedgerWrite, LiftHalt, PutBody, 
 from p2pledger.primitives.errors import StoreError
 from p2pledger.primitives.ids import BatchId, BlockHash, ChainId, Epoch, Height, View
 
-FORMAT = 4
+FORMAT = 5
 """Of both stores on disk; docs/state.md. A store of another format is refused, never guessed at."""
 
 VIEW_KEY = b"view"

@@ -16,7 +16,6 @@ def test_a_key_is_its_prefix_and_what_it_is_about() -> None:
     assert keys.RULES == b"\x15"
     assert keys.key_period(A, 258) == b"\x16" + A + b"\0\0\x01\x02"
     assert keys.batch(B) == b"\x20" + B
-    assert keys.patient_batch(A, B) == b"\x21" + A + B
     assert keys.consent(A, B) == b"\x30" + A + B
     assert keys.consent_pid(B) == b"\x31" + B
     assert keys.consent_count(A) == b"\x32" + A
@@ -35,10 +34,9 @@ def test_a_key_is_its_prefix_and_what_it_is_about() -> None:
 
 
 def test_what_belongs_together_has_a_common_prefix() -> None:
-    """Credentials of an identity, batches, consents and log lines of a patient are read by it."""
+    """Credentials of an identity, consents and log lines of a patient are read by it."""
     assert keys.credential(A, "nurse").startswith(keys.credentials(A))
     assert keys.key_period(A, 1).startswith(keys.key_periods(A))
-    assert keys.patient_batch(A, B).startswith(keys.patient_batches(A))
     assert keys.consent(A, B).startswith(keys.consents(A))
     assert keys.proxy(A, B).startswith(keys.proxies(A))
     assert keys.log_line(A, 1).startswith(keys.log_lines(A))

@@ -198,12 +198,11 @@ def test_a_batch_may_be_of_one_month(world: World, months: tuple[int, int]) -> N
 
 
 def test_no_compartment_has_more_records_than_the_batch(world: World) -> None:
-    """Each of them; and a batch is found by its patient under a key without a value."""
+    """Each of them."""
     good, bad = CompartmentCount(ALLERGY, 7), CompartmentCount(NOTES, 8)
     for compartments in ((good, bad), (bad, good)):
         assert world.submit(BERG, batch(compartments=compartments)) == Code.E_FORMAT
     assert world.submit(BERG, batch()) == Code.OK
-    assert world.state.get(keys.patient_batch(PID, batch().batch_id)) == b""
 
 
 def test_an_event_says_whether_the_access_was_allowed(world: World) -> None:
