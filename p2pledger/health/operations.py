@@ -345,7 +345,7 @@ def decode_operations(data: bytes) -> tuple[AnyOperation, ...]:
         raise Rejected(Code.E_FORMAT, "a transaction without operations")
     if len(operations) > limits.OPERATIONS_MAX:
         raise Rejected(Code.E_TOO_LARGE, f"{len(operations)} operations, the limit is {limits.OPERATIONS_MAX}")
-    if len(operations) > 1 and any(isinstance(operation, AccessRequest) for operation in operations):
+    if len(operations) > 1 and AccessRequest in map(type, operations):
         raise Rejected(Code.E_ALONE, f"an access request among {len(operations)} operations; it must travel alone")
     return operations
 

@@ -15,6 +15,7 @@ from p2pledger.primitives.ids import BlockHash, ChainId, Height, NodeId
 from p2pledger.storage.environment import SAFE_FLAGS, Environment
 from p2pledger.storage.ledger import LmdbLedgerStore
 from p2pledger.storage.memory import MemoryLedgerStore
+from p2pledger.storage.rules import FORMAT
 from p2pledger.storage.state_store import LmdbStateStore
 from tests.interfaces.chains import CHAIN, GENESIS, NODE, body, fill, prepare, vote
 
@@ -61,15 +62,15 @@ def test_a_store_of_another_chain_or_node_is_refused(tmp_path: Path) -> None:
 
 def test_a_store_of_another_format_or_kind_is_refused(tmp_path: Path) -> None:
     """Never guessed at, never converted in passing."""
-    later = {"kind": b"ledger", "format": b"5", "chain": CHAIN, "node": NODE}
+    later = {"kind": b"ledger", "format": str(FORMAT + 1).encode(), "chain": CHAIN, "node": NODE}
     Environment(tmp_path / "later", later, ["blocks"], {}, 1 << 20).close()
-    with pytest.raises(ConfigError, match="has format 5, not 4"):
+    with pytest.raises(ConfigError, match=f"has format {FORMAT + 1}, not {FORMAT}"):
         opened(tmp_path / "later")
     LmdbStateStore(tmp_path / "state", CHAIN, map_size=1 << 20).close()
     with pytest.raises(ConfigError, match="has kind state, not ledger"):
         opened(tmp_path / "state")
     Environment(tmp_path / "old", {"kind": b"state", "format": b"0", "chain": CHAIN}, [], {}, 1 << 20).close()
-    with pytest.raises(ConfigError, match="has format 0, not 4"):
+    with pytest.raises(ConfigError, match=f"has format 0, not {FORMAT}"):
         LmdbStateStore(tmp_path / "old", CHAIN, map_size=1 << 20)
     with pytest.raises(ConfigError, match="has chain"):
         LmdbStateStore(tmp_path / "state", ChainId(b"d" * 32), map_size=1 << 20)
