@@ -8,7 +8,6 @@ is executed again from the ledger after a restart.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from p2pledger.chain.batch import Batch, parse_batch
 from p2pledger.chain.block import Header, StateRoot, is_checkpoint
@@ -25,9 +24,6 @@ from p2pledger.primitives.merkle import root_of_hashes
 from p2pledger.state import tree
 from p2pledger.state.overlay import Overlay
 from p2pledger.state.view import StateView
-
-_ABSENT: Any = object()
-"""Not in a layer; None in a layer is a record that is gone."""
 
 Bodies = list[tuple[Batch, list[Transaction]]]
 
@@ -215,10 +211,10 @@ class Executor:
         self._tree_nodes().learn(self._read_tree)
 
     def _read_tree(self, key: bytes) -> bytes | None:
-        record: bytes | None = self._tree.get(key, _ABSENT)
-        if record is _ABSENT:
-            record = self._tree_frozen.get(key, _ABSENT)
-        return self._snapshot.tree(key) if record is _ABSENT else record
+        for layer in (self._tree, self._tree_frozen):
+            if key in layer:
+                return layer[key]
+        return self._snapshot.tree(key)
 
     def _forget_below(self, height: Height) -> None:
         """Roots that every header to come has behind it."""

@@ -143,15 +143,10 @@ class Nodes:
             if record is None:
                 if not parents[bucket >> 3]:
                     self._learn(read, bucket >> 3)
-                if parents[bucket >> 3].startswith(merkle.EMPTY_ROOT, ((bucket & 7) << 5) + 1):
-                    record = b""  # most of them on a new chain; a look that finds nothing costs as much as any
-                else:
-                    record = read(b"b" + bucket.to_bytes(3, "big")) or b""
+                record = read(b"b" + bucket.to_bytes(3, "big")) or b""
             records[bucket] = _changed(record, hashed, None if value is None else sha256(value).digest())
-        changed = self._put(0, _hashed(sorted(records.items())))
-        writes: dict[bytes, bytes | None] = {
-            b"b" + bucket.to_bytes(3, "big"): records[bucket] or None for bucket in changed
-        }
+        changed = self._put(0, [(bucket, bucket_hash(records[bucket])) for bucket in sorted(records)])
+        writes: dict[bytes, bytes | None] = {_bucket_key(bucket): records[bucket] or None for bucket in changed}
         for level, nodes in enumerate(self._rise(1, changed), 1):
             if level in STORED:
                 rows = dict.fromkeys([index // ROW for index in nodes])
@@ -197,15 +192,8 @@ class Nodes:
         )
 
 
-def _hashed(records: Iterable[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-    """`bucket_hash` of each, without a call for each."""
-    return [(bucket, sha256(b"\x00" + record).digest() if record else EMPTY[0]) for bucket, record in records]
-
-
 def _changed(record: bytes, hashed: bytes, value: bytes | None) -> bytes:
     """The bucket record after this pair of hashes was set or removed."""
-    if not record:
-        return b"" if value is None else hashed + value
     place, end = 0, len(record)
     while place < end:  # bisect would need a call for each look
         middle = (place + end) // (2 * PAIR_BYTES) * PAIR_BYTES
